@@ -1,0 +1,38 @@
+"""Composition roots: `valetkey operator` runs the operator, everything else is a command for people."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    if sys.argv[1:2] == ["operator"]:
+        operator(sys.argv[2:])
+    else:
+        from valetkey.cli.app import app
+
+        app(prog_name="valetkey")
+
+
+def operator(arguments: list[str]) -> None:
+    """Runs the operator with `--settings FILE`; its imports stay out of everything else."""
+    import argparse
+    import logging
+    import os
+    from pathlib import Path
+
+    import uvloop
+
+    from valetkey.controller.handlers import run
+    from valetkey.settings import Settings
+
+    parser = argparse.ArgumentParser(prog="valetkey operator", description="Run the operator.")
+    parser.add_argument("--settings", type=Path, required=True, help="the settings that the chart writes")
+    settings = Settings.model_validate_json(parser.parse_args(arguments).settings.read_bytes())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvloop.run(run(settings, instance=os.environ["POD_NAME"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Reads the log back: the story of one task or one request, and whether each chain is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from valetkey.audit.record import GENESIS, digest
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A place where a chain does not hold."""
+
+    file: str
+    line: int
+    why: str
+
+
+def read(directory: Path) -> tuple[list[Record], list[Broken]]:
+    """Every record of every writer in order of time, and every break in a chain.
+
+    Raises FileNotFoundError where there is no such directory.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: no such directory")
+    records: list[Record] = []
+    broken: list[Broken] = []
+    for path in sorted(directory.glob("*.jsonl")):
+        for entry in _chain(path):
+            if isinstance(entry, Broken):
+                broken.append(entry)
+            else:
+                records.append(entry)
+    return sorted(records, key=lambda record: str(record.get("at", ""))), broken
+
+
+def select(records: list[Record], *, task: str | None, request: str | None) -> list[Record]:
+    """The records of one task (its id) or of one request (namespace/name, or uid)."""
+    return [
+        record
+        for record in records
+        if (task is None or record.get("task") == task)
+        and (request is None or request in (record.get("request"), record.get("request_uid")))
+    ]
+
+
+def _chain(path: Path) -> Iterator[Record | Broken]:
+    expected = GENESIS
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                yield Broken(path.name, number, "not a record")
+                continue
+            if record.get("prev") != expected:
+                yield Broken(path.name, number, "records before it are missing or were changed")
+            if record.get("hash") != digest(record):
+                yield Broken(path.name, number, "it was changed")
+            expected = record.get("hash", "")
+            yield record

@@ -1,0 +1,100 @@
+"""The log: JSON lines, chained by SHA-256, on disk before the caller goes on.
+
+One file and one chain per writer (pod and start). Records that wait at the same time share one sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from valetkey.errors import UnavailableError
+from valetkey.kinds.base import format_time
+from valetkey.reasons import Reason
+
+GENESIS: Final = "0" * 64
+"""What the first record of a chain has as `prev`."""
+
+
+def digest(record: dict[str, Any]) -> str:
+    """The hash of a record: SHA-256 over its JSON with sorted keys, `hash` left out."""
+    body = {key: value for key, value in record.items() if key != "hash"}
+    return sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+class Log:
+    """Appends records; `write` returns when its record is on disk."""
+
+    def __init__(self, directory: Path, *, writer: str, cluster: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / f"{writer}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl"
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        self._writer, self._cluster = writer, cluster
+        self._seq, self._prev = 0, GENESIS
+        self._good = 0
+        self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def write(self, reason: str, **fields: Any) -> None:
+        """Puts one record on disk; `fields` hold no secret.
+
+        Raises UnavailableError where it cannot be written.
+        """
+        record = {"at": format_time(datetime.now(UTC)), "reason": reason} | fields
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, done))
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush())
+        await done
+
+    async def close(self) -> None:
+        """Waits for what is under way and closes the file."""
+        if self._flusher is not None:
+            await self._flusher
+        os.close(self._file)
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            seq, prev, lines = self._seq, self._prev, []
+            for record, _ in batch:
+                seq += 1
+                whole = {"seq": seq, "prev": prev, "cluster": self._cluster, "writer": self._writer} | record
+                prev = whole["hash"] = digest(whole)
+                lines.append(orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE))
+            try:
+                self._good = await asyncio.to_thread(self._append, b"".join(lines))
+            except OSError as error:
+                # The chain goes on from the last record that is on disk, as if these had never been.
+                for _, done in batch:
+                    if not done.cancelled():
+                        done.set_exception(_unwritten(error))
+            else:
+                self._seq, self._prev = seq, prev
+                for _, done in batch:
+                    if not done.cancelled():
+                        done.set_result(None)
+        self._flusher = None
+
+    def _append(self, content: bytes) -> int:
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(self._file, content[written:])
+            os.fdatasync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._good)
+            raise
+        return self._good + len(content)
+
+
+def _unwritten(error: OSError) -> UnavailableError:
+    return UnavailableError(
+        Reason.BACKEND_UNAVAILABLE, f"the log cannot be written ({error.strerror}); nothing is issued until it can"
+    )

@@ -1,0 +1,113 @@
+"""Backends: everything that a step acts on, and the two writes that both beginnings and endings make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from valetkey.controller.cache import Cache
+from valetkey.delivery.secret import SecretDelivery
+from valetkey.issuers.base import Issuer
+from valetkey.kinds.accessrequest import AccessRequest, RequestStatus
+from valetkey.kinds.base import Metadata
+from valetkey.kinds.taskgrant import Order, TaskGrant
+from valetkey.kube import paths
+from valetkey.kube.client import Api, ApiError, Json
+
+
+class Record(Protocol):
+    """Where every effect is written down, before and after."""
+
+    async def write(self, reason: str, **fields: Any) -> None:
+        """Puts one record on disk; raises UnavailableError."""
+        ...
+
+
+class Announce(Protocol):
+    """Where people see the same reasons."""
+
+    def post(
+        self,
+        kind: str,
+        about: Metadata,
+        reason: str,
+        message: str,
+        *,
+        severity: Literal["Normal", "Warning"] = "Normal",
+    ) -> None:
+        """Takes one Event for posting."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backends:
+    """What steps act on."""
+
+    api: Api
+    cache: Cache
+    issuers: Mapping[str, Issuer]
+    delivery: SecretDelivery
+    log: Record
+    events: Announce
+    clock: Callable[[], datetime]
+
+    def issuer(self, order: Order) -> Issuer:
+        """The issuer of the one member that the order's access has."""
+        (member,) = order.access.model_fields_set
+        return self.issuers[member]
+
+    async def write_request_status(self, request: AccessRequest, status: RequestStatus) -> None:
+        """Shows a status on the request, if that very request is still there; raises ApiError."""
+        path = f"{paths.item('AccessRequest', request.metadata.namespace, request.metadata.name)}/status"
+        # A merge patch keeps what it does not name, so what is no longer so is named as null.
+        fields = dict.fromkeys(("delivery",)) | status.to_api()
+        body = {"metadata": {"uid": request.metadata.uid}, "status": fields}
+        try:
+            self.cache.requests.put(AccessRequest.model_validate(await self.api.patch(path, body)))
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
+
+    async def write_grant(self, grant: TaskGrant, body: Json, *, subresource: str = "") -> TaskGrant:
+        """Merges into the grant that was read, and no other version of it; raises ApiError."""
+        path = paths.item("TaskGrant", grant.metadata.namespace, grant.metadata.name) + subresource
+        body.setdefault("metadata", {})["resourceVersion"] = grant.metadata.resource_version
+        written = TaskGrant.model_validate(await self.api.patch(path, body))
+        self.cache.grants.put(written)
+        return written
+
+
+def about(request: AccessRequest) -> dict[str, Any]:
+    """The fields of the log that name a request."""
+    asked = request.spec.requester
+    return {
+        "request": f"{request.metadata.namespace}/{request.metadata.name}",
+        "request_uid": request.metadata.uid,
+        "task": request.spec.task.id,
+        "identity": {
+            "username": asked.username,
+            "pod": f"{request.metadata.namespace}/{asked.pod_name}",
+            "pod_uid": asked.pod_uid,
+            "credential_id": asked.credential_id,
+        },
+    }
+
+
+def about_grant(grant: TaskGrant) -> dict[str, Any]:
+    """The fields of the log that name a grant."""
+    order = grant.spec.order
+    return {
+        "request": f"{grant.metadata.namespace}/{grant.spec.request.name}",
+        "request_uid": order.request_uid,
+        "grant": grant.metadata.uid,
+        "task": order.task.id,
+        "identity": {
+            "pod": f"{order.subject.namespace}/{order.subject.pod_name}",
+            "pod_uid": order.subject.pod_uid,
+        },
+        "policy": order.policy.name,
+        "decision": order.decision,
+        "credential_id": grant.status.credential.id if grant.status.credential else None,
+    }

@@ -1,0 +1,298 @@
+"""Beginnings: the steps from a request to a credential in its pod; each may run again after a crash at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from valetkey import identity
+from valetkey.controller import status
+from valetkey.controller.backends import Backends, about, about_grant
+from valetkey.controller.grant import Decide, Deliver, Identify, Issue, Open, Progress, Refuse, learnt
+from valetkey.controller.queue import Key
+from valetkey.controller.surroundings import Surroundings
+from valetkey.controller.views import Views
+from valetkey.delivery import secret as secret_delivery
+from valetkey.errors import InvalidError, NotReadyError
+from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
+from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER
+from valetkey.kinds.taskgrant import (
+    GrantDelivery,
+    GrantSpec,
+    Order,
+    OrderSubject,
+    OrderTask,
+    RequestReference,
+    TaskGrant,
+)
+from valetkey.kube import paths
+from valetkey.kube.client import ApiError, Json
+from valetkey.kube.concurrency import all_of
+from valetkey.policy.claims import check_claims
+from valetkey.policy.decide import Approved, Denied
+from valetkey.policy.notation import line
+from valetkey.reasons import Reason, place_of
+
+MARGIN: Final = timedelta(seconds=3)
+"""How long guards must have stood before a request: a new policy is enforced up to a second after its creation."""
+SOON: Final = timedelta(seconds=1)
+AT_ONCE: Final = timedelta(milliseconds=200)
+
+_FINISHED: Final = {
+    "Identified": Reason.REQUEST_INVALID,
+    "Finished": Reason.REQUEST_INVALID,
+    "Approved": Reason.REQUEST_DENIED,
+    "Issued": Reason.ISSUE_FAILED,
+    "Delivered": Reason.DELIVERY_FAILED,
+}
+"""What a request finishes with, by the condition that refused it."""
+
+
+class Beginnings:
+    """Carries requests from Identify to Deliver."""
+
+    def __init__(self, backends: Backends, surroundings: Surroundings, views: Views) -> None:
+        self._backends = backends
+        self._surroundings = surroundings
+        self._views = views
+
+    async def identify(self, step: Identify, progress: Progress) -> Progress:
+        """Reads the pod live, and finds where the credential would go."""
+        request, now = step.request, self._backends.clock()
+        guards = self._surroundings.guards_in_force(now)
+        if guards.since is None:
+            raise NotReadyError(
+                Reason.GUARDS_MISSING, f"guards are not in force: {'; '.join(guards.wrong)}", after=SOON
+            )
+        if request.metadata.creation_timestamp < guards.since + MARGIN:
+            raise InvalidError(
+                Reason.REQUEST_UNATTESTED, "it was created while guards were being put in place; create it again"
+            )
+        check_claims(request.spec.task)
+        verified, pod = await identity.verify(self._backends.api, request)
+        self._backends.cache.pods.put(pod)
+        asked = request.spec.delivery.secret
+        name = (asked.name if asked else None) or pod.default_secret or ""
+        place = secret_delivery.plan(request, pod, self._views.sharers(pod.namespace, name, pod.uid))
+        return learnt(progress, identity=verified, secret=place)
+
+    async def decide(self, step: Decide, progress: Progress) -> Progress:
+        """Asks policy; what it said is written down with all that it read, before anything follows from it."""
+        request = step.request
+        key = Key(request.metadata.namespace, request.metadata.name)
+        decision, facts = self._views.decide(key, request, step.identity, self._backends.clock())
+        decision_id = secrets.token_hex(8)
+        if isinstance(decision, Approved):
+            reason, policy = Reason.POLICY_MATCHED, decision.policy.name
+            await self._backends.log.write(
+                reason,
+                **about(request),
+                decision=decision_id,
+                policy=policy,
+                facts=facts,
+                message=f"entry {decision.entry}",
+            )
+        elif isinstance(decision, Denied):
+            await self._backends.log.write(
+                decision.denial.reason,
+                **about(request),
+                decision=decision_id,
+                policy=decision.policy,
+                facts=facts,
+                message=decision.denial.message,
+            )
+        return learnt(progress, decision=decision, decision_id=decision_id)
+
+    async def refuse(self, step: Refuse, progress: Progress) -> Progress:
+        """Finishes a request without a grant."""
+        request, why, now = step.request, step.why, self._backends.clock()
+        decision: DecisionStatus | None = None
+        match why:
+            case Denied(denial=denial, policy=policy):
+                reason, message, finished = Reason(denial.reason), denial.message, Reason.REQUEST_DENIED
+                decision = DecisionStatus(
+                    id=progress.decision_id, outcome="Denied", policy=policy, at=now, denial=denial
+                )
+            case InvalidError(reason=reason, message=message):
+                _, condition, _ = place_of(reason)
+                finished = _FINISHED[condition]
+                await self._backends.log.write(reason, **about(request), message=message)
+            case Reason() as reason:
+                message, finished = _UNASKED[reason], reason
+                await self._backends.log.write(reason, **about(request), message=message)
+        kind, condition, _ = place_of(reason)
+        says = [
+            (Reason.ACCESS_NOT_GRANTED, message),
+            (finished, message if reason is finished else f"{reason}: {message}"),
+        ]
+        if kind == "AccessRequest" and condition != "Finished":
+            says.insert(0, (reason, message))
+        await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
+        severity: Literal["Normal", "Warning"] = "Normal" if finished is Reason.TASK_RELEASED else "Warning"
+        self._backends.events.post("AccessRequest", request.metadata, reason, message, severity=severity)
+        return progress
+
+    async def wait(self, request: AccessRequest, reason: Reason, message: str) -> None:
+        """Shows why a request waits, once for each reason."""
+        if any(c.reason == reason and c.message == message for c in request.status.conditions):
+            return
+        now = self._backends.clock()
+        says = [(reason, message), (Reason.TASK_IN_PROGRESS, "waiting")]
+        if place_of(reason)[:2] != ("AccessRequest", "Ready"):
+            says.append((Reason.ACCESS_IN_PROGRESS, message))
+        await self._backends.write_request_status(request, status.of_refused(request, None, says, now))
+
+    async def open(self, step: Open, progress: Progress) -> Progress:
+        """Writes the grant, then reads again what it was decided on: whoever changes that meanwhile finds the grant."""
+        backends, request, now = self._backends, step.request, self._backends.clock()
+        namespace = request.metadata.namespace
+        self._refuse_taken_secret(step)
+        order = _order(step, progress.decision_id, now)
+        spec = GrantSpec(
+            request=RequestReference(name=request.metadata.name, uid=request.metadata.uid),
+            order=order,
+            plan=backends.issuer(order).plan(order),
+            delivery=GrantDelivery(secret=step.secret),
+        )
+        body: Json = {
+            "apiVersion": API_VERSION,
+            "kind": "TaskGrant",
+            "metadata": {
+                "name": request.metadata.name,
+                "namespace": namespace,
+                "labels": {REQUEST_LABEL: request.metadata.uid},
+                "finalizers": [REVOKE_FINALIZER],
+            },
+            "spec": spec.to_api(),
+        }
+        try:
+            created = await backends.api.create(paths.collection("TaskGrant", namespace), body)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            # Ours of an earlier try, or that of an earlier request of this name: the next step looks at it.
+            created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
+        backends.cache.grants.put(TaskGrant.model_validate(created))
+        await asyncio.gather(self._read_request_again(request), self._read_policy_again(order))
+        return progress
+
+    async def issue(self, step: Issue, progress: Progress) -> Progress:
+        """Makes the credential; without a record of it, none is made."""
+        grant, backends = step.grant, self._backends
+        issuer = backends.issuer(grant.spec.order)
+        await backends.log.write(
+            Reason.ISSUE_PENDING, **about_grant(grant), message="renewal" if step.renewal else grant.spec.order.line
+        )
+        if step.renewal:
+            request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+            if request is not None:
+                await self._verify_again(request)
+            credential = await issuer.renew(grant.spec.order, grant.spec.plan)
+        else:
+            credential = await issuer.issue(grant.spec.order, grant.spec.plan)
+        return learnt(progress, credential=credential)
+
+    async def deliver(self, step: Deliver, progress: Progress) -> Progress:
+        """Places the credential; the grant says so last, so that a crash before it begins again with a new one."""
+        grant, credential, backends = step.grant, step.credential, self._backends
+        fields = about_grant(grant) | {"credential_id": credential.id}
+        await backends.log.write(
+            Reason.CREDENTIAL_ISSUED, **fields, message=f"dies by itself at {credential.expires_at}"
+        )
+        placed = await backends.delivery.place(grant, credential)
+        made = credential.made or tuple(entry for entry in grant.status.made if entry.kind != "Secret")
+        request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+        now, work = backends.clock(), []
+        if request is not None and request.metadata.uid == grant.spec.request.uid:
+            overrun = backends.issuer(grant.spec.order).overrun
+            shown = status.of_ready(request, grant, credential, overrun, now)
+            work.append(backends.write_request_status(request, shown))
+            backends.events.post(
+                "AccessRequest",
+                request.metadata,
+                Reason.ACCESS_DELIVERED,
+                f"{grant.spec.order.line} until {grant.spec.order.not_after:%H:%M:%S}Z",
+            )
+        await all_of(
+            backends.delivery.touch(grant, step.pod, f"{grant.metadata.uid}.{credential.issued_at:%H%M%S}"),
+            backends.log.write(Reason.CREDENTIAL_DELIVERED, **fields, message=f"in Secret {placed.name}"),
+            *work,
+        )
+        live = status.of_live(grant, credential, (*made, placed), now)
+        await backends.write_grant(grant, {"status": live.to_api()}, subresource="/status")
+        return learnt(progress, credential=None)
+
+    def _refuse_taken_secret(self, step: Open) -> None:
+        key = Key(step.request.metadata.namespace, step.request.metadata.name)
+        other = self._views.grant_on(key, step.secret.name)
+        if other is None:
+            return
+        if other.metadata.terminating:
+            raise NotReadyError(
+                Reason.PREVIOUS_GRANT_ENDING,
+                f"grant {other.metadata.name} is leaving Secret {step.secret.name}",
+                after=AT_ONCE,
+            )
+        raise InvalidError(
+            Reason.DELIVERY_CONFLICT,
+            f"Secret {step.secret.name} holds the credential of {other.metadata.name}; "
+            "end that task first, or mount another Secret and name it in spec.delivery.secret.name",
+        )
+
+    async def _verify_again(self, request: AccessRequest) -> None:
+        try:
+            await identity.verify(self._backends.api, request)
+        except InvalidError as error:
+            # The pod's own watch ends the grant; until it has, no renewal.
+            raise NotReadyError(Reason.ISSUE_PENDING, error.message, after=SOON) from error
+
+    async def _read_request_again(self, request: AccessRequest) -> None:
+        metadata, requests = request.metadata, self._backends.cache.requests
+        try:
+            body = await self._backends.api.get(paths.item("AccessRequest", metadata.namespace, metadata.name))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+        else:
+            requests.put(AccessRequest.model_validate(body))
+
+    async def _read_policy_again(self, order: Order) -> None:
+        try:
+            body = await self._backends.api.get(paths.item("AgentPolicy", None, order.policy.name))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            self._surroundings.remove_policy(order.policy.name, order.policy.uid)
+        else:
+            self._surroundings.put_policy(body)
+
+
+_UNASKED: Final = {
+    Reason.TASK_RELEASED: "the task was over before access was granted",
+    Reason.REQUEST_EXPIRED: "it was not granted in time; create it again",
+}
+
+
+def _order(step: Open, decision_id: str, now: datetime) -> Order:
+    request, verified, approved = step.request, step.identity, step.approved
+    return Order(
+        request_uid=request.metadata.uid,
+        subject=OrderSubject(
+            namespace=verified.namespace,
+            pod_name=verified.pod_name,
+            pod_uid=verified.pod_uid,
+            node_name=verified.node_name,
+            service_account=verified.service_account,
+        ),
+        task=OrderTask(id=request.spec.task.id, purpose=request.spec.task.purpose),
+        policy=approved.policy,
+        decision=decision_id,
+        access=request.spec.access,
+        line=line(request.spec.access),
+        pod_templates=approved.pod_templates,
+        opened_at=now,
+        not_after=now + approved.ttl,
+    )

@@ -1,0 +1,134 @@
+"""What was last read of everything that a step looks at; the newest version wins, whoever brought it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final, Generic, Protocol, TypeVar
+
+from valetkey.controller.queue import Key
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.base import Metadata
+from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.kube.pods import Pod
+
+_REMEMBERED: Final = 10_000
+
+
+class _Stored(Protocol):
+    @property
+    def metadata(self) -> Metadata: ...
+
+
+T = TypeVar("T", bound=_Stored)
+
+
+class Objects(Generic[T]):
+    """Objects of one kind by key."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Key, T] = {}
+        # A write's answer may come in after the watch has told of the deletion: the dead do not come back.
+        self._dead: OrderedDict[str, None] = OrderedDict()
+
+    def get(self, key: Key) -> T | None:
+        """The object under a key."""
+        return self._objects.get(key)
+
+    def put(self, body: T) -> bool:
+        """Takes in what was read; gives whether it is news."""
+        key = Key(body.metadata.namespace, body.metadata.name)
+        known = self._objects.get(key)
+        if body.metadata.uid in self._dead:
+            return False
+        if known is not None and not _newer(body.metadata, known.metadata):
+            return False
+        self._objects[key] = body
+        return True
+
+    def remove(self, key: Key, uid: str) -> T | None:
+        """Takes out the object of that uid; gives it back if it was there."""
+        self._dead[uid] = None
+        if len(self._dead) > _REMEMBERED:
+            self._dead.popitem(last=False)
+        known = self._objects.get(key)
+        if known is None or known.metadata.uid != uid:
+            return None
+        return self._objects.pop(key)
+
+    def __iter__(self) -> Iterator[Key]:
+        """All keys, as of now."""
+        return iter(list(self._objects))
+
+    def items(self) -> Iterator[tuple[Key, T]]:
+        """All keys and objects, as of now."""
+        return iter(list(self._objects.items()))
+
+    def values(self) -> Iterator[T]:
+        """All objects, as of now."""
+        return iter(list(self._objects.values()))
+
+
+class Pods:
+    """Pods by name, and which of them mount a Secret."""
+
+    def __init__(self) -> None:
+        self._pods: dict[tuple[str, str], Pod] = {}
+        self._mounting: dict[tuple[str, str], set[str]] = {}
+
+    def get(self, namespace: str, name: str) -> Pod | None:
+        """The pod of that name."""
+        return self._pods.get((namespace, name))
+
+    def put(self, pod: Pod) -> None:
+        """Takes in a pod that was read."""
+        known = self._pods.get((pod.namespace, pod.name))
+        if known is not None:
+            if known.uid == pod.uid and _version(pod.resource_version) < _version(known.resource_version):
+                return
+            self.remove(known.namespace, known.name, known.uid)
+        self._pods[pod.namespace, pod.name] = pod
+        for secret in pod.secrets:
+            self._mounting.setdefault((pod.namespace, secret), set()).add(pod.name)
+
+    def remove(self, namespace: str, name: str, uid: str) -> None:
+        """Takes out the pod of that uid."""
+        known = self._pods.get((namespace, name))
+        if known is None or known.uid != uid:
+            return
+        del self._pods[namespace, name]
+        for secret in known.secrets:
+            names = self._mounting[namespace, secret]
+            names.discard(name)
+            if not names:
+                del self._mounting[namespace, secret]
+
+    def mounting(self, namespace: str, secret: str) -> list[Pod]:
+        """Pods that mount a Secret and have not finished, by name."""
+        pods = (self._pods[namespace, name] for name in sorted(self._mounting.get((namespace, secret), ())))
+        return [pod for pod in pods if not pod.finished]
+
+    def values(self) -> Iterator[Pod]:
+        """All pods, as of now."""
+        return iter(list(self._pods.values()))
+
+
+class Cache:
+    """Requests, grants and pods."""
+
+    def __init__(self) -> None:
+        self.requests: Objects[AccessRequest] = Objects()
+        self.grants: Objects[TaskGrant] = Objects()
+        self.vanished: dict[Key, TaskGrant] = {}
+        self.pods = Pods()
+
+
+def _newer(body: Metadata, known: Metadata) -> bool:
+    if body.uid != known.uid:
+        return body.creation_timestamp >= known.creation_timestamp
+    # Since Kubernetes 1.35 resource versions of one object may be compared as numbers (KEP-5504).
+    return _version(body.resource_version) > _version(known.resource_version)
+
+
+def _version(resource_version: str) -> int:
+    return int(resource_version) if resource_version.isdigit() else 0

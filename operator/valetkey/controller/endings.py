@@ -1,0 +1,156 @@
+"""Endings: the steps that take a grant away; each may run again after a crash at any point, and none is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from valetkey.controller import status
+from valetkey.controller.backends import Backends, about_grant
+from valetkey.controller.grant import End, LetGo, Progress, Remove, Revoke, learnt
+from valetkey.controller.queue import Key
+from valetkey.errors import UnavailableError
+from valetkey.kinds.base import REVOKE_FINALIZER
+from valetkey.kinds.taskgrant import GrantEnd, TaskGrant
+from valetkey.kube import paths
+from valetkey.kube.client import ApiError
+from valetkey.kube.pods import parse
+from valetkey.reasons import Reason
+
+_logger = logging.getLogger(__name__)
+
+
+class Endings:
+    """Carries grants from End to LetGo."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    async def end(self, step: End, progress: Progress) -> Progress:
+        """Writes why, once, then deletes the grant; revocation is its finalizer."""
+        grant, backends = step.grant, self._backends
+        key = Key(grant.metadata.namespace, grant.metadata.name)
+        if grant.status.end is None:
+            reason, message = await self._checked(step)
+            end = GrantEnd(reason=reason, message=message[:2048], at=backends.clock())
+            says = [(step.failure.reason, step.failure.message)] if step.failure else []
+            shown = status.of_ending(grant, end, says, end.at)
+            await self._write_down(reason, grant, message)
+            if key in backends.cache.vanished:
+                backends.cache.vanished[key] = grant.model_copy(update={"status": shown})
+                return progress
+            try:
+                grant = await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
+            except ApiError as error:
+                if not (error.conflict or error.not_found):
+                    raise
+                return await self._read_again(grant, progress)
+        if not grant.metadata.terminating:
+            path = paths.item("TaskGrant", grant.metadata.namespace, grant.metadata.name)
+            answer = await backends.api.delete(path, uid=grant.metadata.uid)
+            if answer.get("kind") != "TaskGrant":
+                return await self._read_again(grant, progress)
+            backends.cache.grants.put(TaskGrant.model_validate(answer))
+        return progress
+
+    async def revoke(self, step: Revoke, progress: Progress) -> Progress:
+        """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
+        grant, backends = step.grant, self._backends
+        proof, removed = await asyncio.gather(
+            backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made),
+            self._take_away(grant),
+            return_exceptions=True,
+        )
+        for result in (proof, removed):
+            if isinstance(result, BaseException):
+                raise result
+        return learnt(progress, proof=proof)
+
+    async def let_go(self, step: LetGo, progress: Progress) -> Progress:
+        """Says on the request that it is over, then lets the grant's object go."""
+        grant, backends = step.grant, self._backends
+        key = Key(grant.metadata.namespace, grant.metadata.name)
+        assert grant.status.end is not None
+        reason, message = Reason(grant.status.end.reason), grant.status.end.message
+        await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}")
+        request = backends.cache.requests.get(key)
+        if request is not None and request.metadata.uid == grant.spec.request.uid:
+            await backends.write_request_status(request, status.of_ended(request, reason, message, backends.clock()))
+        if key in backends.cache.vanished:
+            del backends.cache.vanished[key]
+        else:
+            left = [name for name in grant.metadata.finalizers if name != REVOKE_FINALIZER]
+            try:
+                await backends.write_grant(grant, {"metadata": {"finalizers": left}})
+            except ApiError as error:
+                if not (error.conflict or error.not_found):
+                    raise
+                return await self._read_again(grant, progress)
+            backends.cache.grants.remove(key, grant.metadata.uid)
+        about = (
+            request.metadata
+            if request is not None
+            else grant.metadata.model_copy(update={"uid": grant.spec.request.uid, "resource_version": ""})
+        )
+        backends.events.post("AccessRequest", about, reason, message)
+        return progress
+
+    async def remove(self, step: Remove, progress: Progress) -> Progress:
+        """Deletes a request whose history is over; the log has it."""
+        metadata = step.request.metadata
+        await self._backends.api.delete(
+            paths.item("AccessRequest", metadata.namespace, metadata.name), uid=metadata.uid
+        )
+        self._backends.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+        return progress
+
+    async def _checked(self, step: End) -> tuple[Reason, str]:
+        """Whether a request went by itself or with its pod, of which the pod's own watch may not have told yet."""
+        if step.reason is not Reason.REQUEST_DELETED:
+            return step.reason, step.message
+        subject = step.grant.spec.order.subject
+        try:
+            pod = parse(await self._backends.api.get(paths.item("Pod", subject.namespace, subject.pod_name)))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+        else:
+            if pod.uid == subject.pod_uid and not pod.terminating:
+                return step.reason, step.message
+        return Reason.POD_DELETED, f"pod {subject.pod_name} was deleted, and its AccessRequest with it"
+
+    async def _take_away(self, grant: TaskGrant) -> None:
+        await self._backends.delivery.remove(grant)
+        subject = grant.spec.order.subject
+        pod = self._backends.cache.pods.get(subject.namespace, subject.pod_name)
+        if pod is not None and pod.uid == subject.pod_uid and not pod.finished:
+            await self._backends.delivery.touch(grant, pod, None)
+
+    async def _read_again(self, grant: TaskGrant, progress: Progress) -> Progress:
+        """Somebody changed or removed the grant since it was read."""
+        cache, metadata = self._backends.cache, grant.metadata
+        key = Key(metadata.namespace, metadata.name)
+        try:
+            body = await self._backends.api.get(paths.item("TaskGrant", metadata.namespace, metadata.name))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            found = None
+        else:
+            found = TaskGrant.model_validate(body)
+        if found is not None and found.metadata.uid == metadata.uid:
+            cache.grants.put(found)
+        else:
+            known = cache.grants.remove(key, metadata.uid)
+            if progress.proof is None:
+                cache.vanished[key] = known or grant
+        return progress
+
+    async def _write_down(self, reason: str, grant: TaskGrant, message: str) -> None:
+        """Records an ending; one that cannot be recorded goes on regardless."""
+        fields: dict[str, Any] = about_grant(grant)
+        try:
+            await self._backends.log.write(reason, **fields, message=message)
+        except UnavailableError as error:
+            _logger.error("%s %s: not in the log: %s", reason, fields["request"], error.message)

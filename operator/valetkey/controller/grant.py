@@ -1,0 +1,277 @@
+"""next_step: what one request and its grant need now. Pure: all it knows is in the View."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from valetkey.errors import InvalidError
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.credential import Credential
+from valetkey.kinds.identity import Identity
+from valetkey.kinds.taskgrant import PlacedSecret, TaskGrant
+from valetkey.kube.pods import Pod
+from valetkey.policy.decide import Approved, Denied, Undecided
+from valetkey.reasons import Reason, place_of
+
+Decision = Approved | Denied | Undecided
+
+RECHECK: Final = timedelta(seconds=5)
+"""How soon a renewal that policy cannot decide on now is asked for again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Durations that the platform team sets."""
+
+    pending_ttl: timedelta
+    history_ttl: timedelta
+    renew_after: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the present run has learnt; a crash loses it, and the next run learns it again."""
+
+    identity: Identity | None = None
+    secret: PlacedSecret | None = None
+    decision: Decision | None = None
+    decision_id: str = ""
+    credential: Credential | None = None
+    failure: InvalidError | None = None
+    proof: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One key as it was last read; None where nothing is there."""
+
+    request: AccessRequest | None
+    grant: TaskGrant | None
+    vanished: bool = False
+    """The grant went without its finalizer's leave; what is known of it is the last that was read."""
+    pod: Pod | None = None
+    """The grant's pod."""
+    sharers: tuple[str, ...] = ()
+    """Other pods that mount the grant's Secret."""
+    verdict: Decision | None = None
+    """What today's policies say to a live grant."""
+    progress: Progress = Progress()
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Read the requester's pod and find it to be the requester."""
+
+    request: AccessRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """Ask policy."""
+
+    request: AccessRequest
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Write the grant, before anything exists."""
+
+    request: AccessRequest
+    identity: Identity
+    secret: PlacedSecret
+    approved: Approved
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Make the credential that the grant names, or the next one of a grant that lives on."""
+
+    grant: TaskGrant
+    renewal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Put the credential where the pod can read it."""
+
+    grant: TaskGrant
+    credential: Credential
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before this time."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """It cannot be decided now: say why, and try again."""
+
+    undecided: Undecided
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Finish a request that gets no grant."""
+
+    request: AccessRequest
+    why: InvalidError | Denied | Reason
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Write why the grant ends, then delete it."""
+
+    grant: TaskGrant
+    reason: Reason
+    message: str
+    failure: InvalidError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Unmake everything that the grant names, and prove it."""
+
+    grant: TaskGrant
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Say so on the request and let the grant's object go."""
+
+    grant: TaskGrant
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a request whose history is over."""
+
+    request: AccessRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Nothing is left of this key."""
+
+
+Step = Identify | Decide | Open | Issue | Deliver | Wait | Hold | Refuse | End | Revoke | LetGo | Remove | Forget
+
+
+def next_step(view: View, now: datetime, times: Times) -> Step:
+    """What this key needs now."""
+    if view.grant is not None:
+        return _of_grant(view, view.grant, now, times)
+    if view.request is None or view.request.metadata.terminating:
+        return Forget()
+    return _of_request(view.request, view.progress, now, times)
+
+
+def _of_request(request: AccessRequest, progress: Progress, now: datetime, times: Times) -> Step:
+    finished = request.finished
+    if finished is not None:
+        # The one thing that is read back from a status, and only ever against the request: what has ended stays so.
+        over = finished.last_transition_time + times.history_ttl
+        return Remove(request) if now >= over else Wait(over)
+    if request.spec.outcome is not None:
+        return Refuse(request, Reason.TASK_RELEASED)
+    if now >= request.metadata.creation_timestamp + times.pending_ttl:
+        return Refuse(request, Reason.REQUEST_EXPIRED)
+    if progress.failure is not None:
+        return Refuse(request, progress.failure)
+    if progress.identity is None or progress.secret is None:
+        return Identify(request)
+    match progress.decision:
+        case None:
+            return Decide(request, progress.identity)
+        case Denied() as denied:
+            return Refuse(request, denied)
+        case Undecided() as undecided:
+            return Hold(undecided)
+        case Approved() as approved:
+            return Open(request, progress.identity, progress.secret, approved)
+
+
+def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step:
+    progress = view.progress
+    if grant.metadata.terminating or view.vanished:
+        if grant.status.end is None:
+            # Somebody else deleted it: whoever ends a grant here writes why first.
+            return End(grant, Reason.GRANT_DELETED, "the TaskGrant was deleted")
+        return Revoke(grant) if progress.proof is None else LetGo(grant, progress.proof)
+    if grant.status.end is not None:
+        return End(grant, Reason(grant.status.end.reason), grant.status.end.message)
+    why = _why_it_ends(view, grant, now)
+    if why is not None:
+        return why
+    pod = view.pod
+    assert pod is not None
+    if isinstance(view.verdict, Undecided) and (progress.credential is not None or not _delivered(grant)):
+        return Hold(view.verdict)
+    if progress.credential is not None:
+        return Deliver(grant, progress.credential, pod)
+    if not _delivered(grant):
+        return Issue(grant)
+    renewal = _renewal_due(grant, times)
+    if renewal is None:
+        return Wait(grant.spec.order.not_after)
+    if now < renewal:
+        return Wait(min(renewal, grant.spec.order.not_after))
+    if isinstance(view.verdict, Undecided):
+        return Wait(min(now + RECHECK, grant.spec.order.not_after))
+    return Issue(grant, renewal=True)
+
+
+def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
+    order, request, pod = grant.spec.order, view.request, view.pod
+    name = order.subject.pod_name
+    if pod is None or pod.terminating or pod.uid != order.subject.pod_uid:
+        return End(grant, Reason.POD_DELETED, f"pod {name} was deleted")
+    if request is None or request.metadata.terminating or request.metadata.uid != order.request_uid:
+        return End(grant, Reason.REQUEST_DELETED, "the AccessRequest was deleted")
+    if pod.finished:
+        return End(grant, Reason.POD_FINISHED, f"pod {name} has finished ({pod.phase})")
+    if request.spec.outcome is not None:
+        return End(grant, Reason.TASK_RELEASED, f"the agent reported {request.spec.outcome}")
+    if now >= order.not_after:
+        return End(grant, Reason.TTL_REACHED, "the time that was granted is over")
+    failure = view.progress.failure
+    if failure is not None:
+        _, condition, _ = place_of(failure.reason)
+        reason = Reason.ISSUE_FAILED if condition == "Issued" else Reason.DELIVERY_FAILED
+        return End(grant, reason, failure.message, failure)
+    if view.sharers:
+        shared = InvalidError(
+            Reason.DELIVERY_SHARED,
+            f"pod {view.sharers[0]} mounts Secret {grant.spec.delivery.secret.name} too; give each pod its own",
+        )
+        return End(grant, Reason.DELIVERY_FAILED, shared.message, shared)
+    if isinstance(view.verdict, Denied):
+        return End(grant, Reason.POLICY_CHANGED, f"policy no longer allows it: {view.verdict.denial.message}")
+    return None
+
+
+def _delivered(grant: TaskGrant) -> bool:
+    delivered = grant.condition("Delivered")
+    return delivered is not None and delivered.status == "True"
+
+
+def _renewal_due(grant: TaskGrant, times: Times) -> datetime | None:
+    """When the next credential is due; None where this one outlasts the grant."""
+    credential = grant.status.credential
+    if credential is None:
+        return grant.spec.order.opened_at
+    if credential.expires_at >= grant.spec.order.not_after:
+        return None
+    return credential.issued_at + times.renew_after
+
+
+def learnt(progress: Progress, **changes: object) -> Progress:
+    """Progress with what a step has found out."""
+    return replace(progress, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""Handlers: kopf's events, each handed on to the operator; with __main__ the only place that knows kopf."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import kopf
+
+from valetkey.controller.operator import Operator
+from valetkey.controller.relist import AGENTS
+from valetkey.kinds.base import GROUP, VERSION
+from valetkey.kube import session
+from valetkey.kube.client import Client
+from valetkey.settings import Settings
+
+_ADMISSION = "admissionregistration.k8s.io"
+
+
+def registry(settings: Settings, *, instance: str) -> kopf.OperatorRegistry:
+    """All handlers of one operator."""
+    handlers = kopf.OperatorRegistry()
+    serving: list[Operator] = []
+
+    @kopf.on.login(registry=handlers)
+    async def login(memo: kopf.Memo, **_: Any) -> kopf.AiohttpSession:
+        memo["session"] = session.open_session()
+        return kopf.AiohttpSession(server=session.server(), aiohttp_session=memo["session"])
+
+    @kopf.on.startup(registry=handlers)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.scanning.disabled = True
+        settings.peering.standalone = True
+        settings.persistence.finalizer = f"{GROUP}/kopf"  # never ours: kopf strips its own where it has no use for it
+        settings.queueing.idle_timeout = 0.05
+        settings.watching.chunk_size = 500
+        settings.watching.label_selectors["", "v1", "pods"] = AGENTS
+        settings.networking.error_backoffs = (0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+        settings.networking.connect_timeout = 3
+        settings.networking.request_timeout = 10
+
+    @kopf.on.startup(registry=handlers)
+    async def serve(**_: Any) -> None:
+        own = session.open_session()
+        operator = Operator(
+            Client(own, session.server()),
+            settings,
+            instance=instance,
+            server=session.server(),
+            certificate_authority=session.certificate_authority(),
+        )
+        await operator.start()
+        serving.append(operator)
+
+    @kopf.on.cleanup(registry=handlers)
+    async def stop(**_: Any) -> None:
+        for operator in serving:
+            await operator.stop()
+
+    @kopf.on.event(GROUP, VERSION, "accessrequests", registry=handlers)
+    async def on_request(event: kopf.RawEvent, **_: Any) -> None:
+        serving[0].on_request(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event(GROUP, VERSION, "taskgrants", registry=handlers)
+    async def on_grant(event: kopf.RawEvent, **_: Any) -> None:
+        serving[0].on_grant(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event(GROUP, VERSION, "agentpolicies", registry=handlers)
+    async def on_policy(event: kopf.RawEvent, **_: Any) -> None:
+        serving[0].on_policy(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event("", "v1", "pods", registry=handlers)
+    async def on_pod(event: kopf.RawEvent, **_: Any) -> None:
+        serving[0].on_pod(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event("", "v1", "namespaces", registry=handlers)
+    async def on_namespace(event: kopf.RawEvent, **_: Any) -> None:
+        serving[0].on_namespace(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event(_ADMISSION, "v1", "validatingadmissionpolicies", registry=handlers)
+    @kopf.on.event(_ADMISSION, "v1", "validatingadmissionpolicybindings", registry=handlers)
+    async def on_guard(event: kopf.RawEvent, **_: Any) -> None:
+        serving[0].on_guard(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    return handlers
+
+
+async def run(settings: Settings, *, instance: str) -> None:
+    """Runs the operator until it is told to stop."""
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    stop = asyncio.Event()
+    await kopf.operator(
+        registry=registry(settings, instance=instance),
+        namespaces=settings.agent_namespaces,
+        standalone=True,
+        stop_flag=stop,
+    )

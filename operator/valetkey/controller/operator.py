@@ -1,0 +1,172 @@
+"""The operator: its parts put together, and what each event of the API server means to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+from valetkey.audit.events import Events
+from valetkey.audit.record import Log
+from valetkey.controller.backends import Backends
+from valetkey.controller.beginnings import Beginnings
+from valetkey.controller.cache import Cache
+from valetkey.controller.endings import Endings
+from valetkey.controller.grant import Times
+from valetkey.controller.policies import PolicyStatuses
+from valetkey.controller.queue import Key, Queue
+from valetkey.controller.relist import Relist
+from valetkey.controller.surroundings import Surroundings
+from valetkey.controller.views import Views
+from valetkey.controller.worker import Worker, start
+from valetkey.delivery.secret import SecretDelivery
+from valetkey.issuers.kubernetes import KubernetesIssuer
+from valetkey.kinds.base import AGENT_LABEL
+from valetkey.kube import guards, pods
+from valetkey.kube.client import Api, Json
+from valetkey.settings import Settings
+
+_logger = logging.getLogger(__name__)
+
+
+class Operator:
+    """Holds the parts; `start` fills them and lets the workers run."""
+
+    def __init__(self, api: Api, settings: Settings, *, instance: str, server: str, certificate_authority: str) -> None:
+        self._settings = settings
+        self._queue = Queue()
+        self._cache = Cache()
+        self._surroundings = Surroundings(
+            api,
+            expected=guards.load(settings.guards),
+            cluster_roles=settings.cluster_roles,
+            changed=self._surroundings_changed,
+        )
+        self._relist = Relist(api, self._cache, self._surroundings, settings.agent_namespaces, self._wake)
+        self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster)
+        self._events = Events(api, instance=instance)
+        self._statuses = PolicyStatuses(api)
+        views = Views(self._cache, self._surroundings, cluster=settings.cluster, limit_active=settings.limits_active)
+        issuer = KubernetesIssuer(
+            api,
+            namespace=settings.grants_namespace,
+            server=settings.server or server,
+            certificate_authority=certificate_authority,
+        )
+        backends = Backends(
+            api=api,
+            cache=self._cache,
+            issuers={issuer.name: issuer},
+            delivery=SecretDelivery(api),
+            log=self._log,
+            events=self._events,
+            clock=lambda: datetime.now(UTC),
+        )
+        self._worker = Worker(
+            queue=self._queue,
+            views=views,
+            backends=backends,
+            beginnings=Beginnings(backends, self._surroundings, views),
+            endings=Endings(backends),
+            times=Times(
+                pending_ttl=settings.pending_ttl,
+                history_ttl=settings.history_ttl,
+                renew_after=settings.renew_after,
+            ),
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Reads everything, then serves; raises ApiError where the API server cannot be read."""
+        await self._relist.read_all()
+        self._tasks = [
+            *start(self._worker, self._settings.workers),
+            asyncio.create_task(self._events.run(), name="events"),
+            asyncio.create_task(self._surroundings.keep_fresh(), name="surroundings"),
+            asyncio.create_task(self._relist.keep_looking(), name="relist"),
+            asyncio.create_task(self._statuses.run(), name="policy-statuses"),
+        ]
+        self._settings.ready_file.touch()
+        _logger.info("serving %s", ", ".join(self._settings.agent_namespaces))
+
+    async def stop(self) -> None:
+        """Stops serving; what is half done is done again at the next start."""
+        self._settings.ready_file.unlink(missing_ok=True)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._log.close)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def on_request(self, body: Json, *, deleted: bool) -> None:
+        """An AccessRequest was made, changed or deleted."""
+        key = _key(body)
+        if deleted:
+            self._cache.requests.remove(key, body["metadata"]["uid"])
+        elif not self._relist.take_request(body):
+            return
+        self._wake(key)
+
+    def on_grant(self, body: Json, *, deleted: bool) -> None:
+        """A TaskGrant was changed or deleted."""
+        key = _key(body)
+        if deleted:
+            # One that we let go is out of the cache by now; this one lost its finalizer by force.
+            known = self._cache.grants.remove(key, body["metadata"]["uid"])
+            if known is not None:
+                self._cache.vanished[key] = known
+        elif not self._relist.take_grant(body):
+            return
+        self._wake(key)
+
+    def on_pod(self, body: Json, *, deleted: bool) -> None:
+        """A pod of an agent was made, changed or deleted."""
+        pod = pods.parse(body)
+        if deleted or pod.labels.get(AGENT_LABEL) != "true":
+            self._cache.pods.remove(pod.namespace, pod.name, pod.uid)
+        else:
+            self._cache.pods.put(pod)
+        for key, grant in self._cache.grants.items():
+            if key.namespace == pod.namespace and (
+                grant.spec.order.subject.pod_name == pod.name or grant.spec.delivery.secret.name in pod.secrets
+            ):
+                self._wake(key)
+
+    def on_policy(self, body: Json, *, deleted: bool) -> None:
+        """An AgentPolicy was made, changed or deleted."""
+        metadata = body["metadata"]
+        if deleted:
+            self._surroundings.remove_policy(metadata["name"], metadata["uid"])
+        else:
+            self._surroundings.put_policy(body)
+
+    def on_namespace(self, body: Json, *, deleted: bool) -> None:
+        """A namespace was made, changed or deleted."""
+        metadata = body["metadata"]
+        if deleted:
+            self._surroundings.namespaces.pop(metadata["name"], None)
+        else:
+            self._surroundings.namespaces[metadata["name"]] = dict(metadata.get("labels") or {})
+
+    def on_guard(self, body: Json, *, deleted: bool) -> None:
+        """An admission policy or a binding was made, changed or deleted."""
+        if deleted:
+            self._surroundings.remove_guard(*guards.identify(body))
+        else:
+            self._surroundings.put_guard(body)
+
+    def _wake(self, key: Key) -> None:
+        self._queue.add(key, ending=self._cache.grants.get(key) is not None or key in self._cache.vanished)
+
+    def _surroundings_changed(self) -> None:
+        self._statuses.show(self._surroundings.compiled())
+        for key in self._cache.grants:
+            self._queue.add(key, ending=True)
+        for key, request in self._cache.requests.items():
+            if request.finished is None:
+                self._queue.add(key, ending=False)
+
+
+def _key(body: Json) -> Key:
+    return Key(body["metadata"]["namespace"], body["metadata"]["name"])

@@ -1,0 +1,132 @@
+"""The queue of keys: each at most once, none by two workers, fair between namespaces, endings before beginnings.
+
+The pattern of client-go's workqueue: https://pkg.go.dev/k8s.io/client-go/util/workqueue
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import OrderedDict, deque
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+_FIRST_RETRY: Final = 0.05
+_LAST_RETRY: Final = 30.0
+
+
+class Key(NamedTuple):
+    """A request and its grant."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class _Lane:
+    """Keys that are ready, one namespace after the other."""
+
+    def __init__(self) -> None:
+        self._by_namespace: OrderedDict[str, deque[Key]] = OrderedDict()
+
+    def push(self, key: Key) -> None:
+        self._by_namespace.setdefault(key.namespace, deque()).append(key)
+
+    def pop(self) -> Key | None:
+        if not self._by_namespace:
+            return None
+        namespace, keys = self._by_namespace.popitem(last=False)
+        key = keys.popleft()
+        if keys:
+            self._by_namespace[namespace] = keys
+        return key
+
+
+class Queue:
+    """Hands keys to workers."""
+
+    def __init__(self) -> None:
+        self._endings, self._beginnings = _Lane(), _Lane()
+        self._ready: set[Key] = set()
+        self._active: set[Key] = set()
+        self._again: dict[Key, bool] = {}
+        self._failures: dict[Key, int] = {}
+        self._due: dict[Key, tuple[float, bool]] = {}
+        self._heap: list[tuple[float, Key]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._wanted: asyncio.Semaphore = asyncio.Semaphore(0)
+
+    def add(self, key: Key, *, ending: bool) -> None:
+        """Makes a key ready; while a worker has it, it is kept and made ready again afterwards."""
+        if key in self._active:
+            self._again[key] = ending or self._again.get(key, False)
+        elif key not in self._ready:
+            self._ready.add(key)
+            (self._endings if ending else self._beginnings).push(key)
+            self._wanted.release()
+
+    def add_at(self, key: Key, at: datetime, *, ending: bool) -> None:
+        """Makes a key ready at a time; a later call takes the place of an earlier one."""
+        self._schedule(key, asyncio.get_running_loop().time() + (at - datetime.now(UTC)).total_seconds(), ending)
+
+    def retry(self, key: Key, after: timedelta | None = None, *, ending: bool) -> None:
+        """Makes a key ready again after a failure: after the time that was asked for, else later each time."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(_FIRST_RETRY * 2**failures, _LAST_RETRY) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
+        if after is not None:
+            delay = max(delay, after.total_seconds())
+        self._schedule(key, asyncio.get_running_loop().time() + delay, ending)
+
+    def succeeded(self, key: Key) -> None:
+        """Forgets earlier failures of a key."""
+        self._failures.pop(key, None)
+
+    def forget(self, key: Key) -> None:
+        """Forgets a key's failures and the time that it waited for."""
+        self._failures.pop(key, None)
+        self._due.pop(key, None)
+
+    async def get(self) -> Key:
+        """The next key: an ending if there is one, from the namespace whose turn it is."""
+        await self._wanted.acquire()
+        key = self._endings.pop() or self._beginnings.pop()
+        assert key is not None
+        self._ready.discard(key)
+        self._active.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        """Says that a worker has finished with a key."""
+        self._active.discard(key)
+        ending = self._again.pop(key, None)
+        if ending is not None:
+            self.add(key, ending=ending)
+
+    def _schedule(self, key: Key, when: float, ending: bool) -> None:
+        self._due[key] = (when, ending)
+        heapq.heappush(self._heap, (when, key))
+        if self._heap[0][1] == key:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._heap and self._due.get(self._heap[0][1], (None,))[0] != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        if self._heap:
+            self._timer = asyncio.get_running_loop().call_at(self._heap[0][0], self._ring)
+
+    def _ring(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._heap and self._heap[0][0] <= now:
+            when, key = heapq.heappop(self._heap)
+            due = self._due.get(key)
+            if due is not None and due[0] == when:
+                del self._due[key]
+                self.add(key, ending=due[1])
+        self._arm()

@@ -1,0 +1,119 @@
+"""Status: how a request and its grant look to people; written, never read back but for `Finished`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from valetkey.kinds.accessrequest import (
+    AccessRequest,
+    DecisionStatus,
+    DeliveryStatus,
+    GrantReference,
+    RequestStatus,
+    SecretDelivered,
+)
+from valetkey.kinds.base import Condition
+from valetkey.kinds.credential import Credential
+from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, TaskGrant
+from valetkey.policy.notation import line
+from valetkey.reasons import Reason, place_of
+
+Say = tuple[Reason, str]
+"""A reason and its message; the reason knows its condition and status."""
+
+
+def conditions(known: Iterable[Condition], says: Iterable[Say], now: datetime) -> tuple[Condition, ...]:
+    """Known conditions with new ones in their place; a time changes only with its status."""
+    by_type = {condition.type: condition for condition in known}
+    for reason, message in says:
+        _, kind, status = place_of(reason)
+        before = by_type.get(kind)
+        since = before.last_transition_time if before is not None and before.status == status else now
+        by_type[kind] = Condition(
+            type=kind, status=status, reason=reason, message=message[:4096], last_transition_time=since
+        )
+    return tuple(by_type.values())
+
+
+def of_refused(
+    request: AccessRequest, decision: DecisionStatus | None, says: Iterable[Say], now: datetime
+) -> RequestStatus:
+    """A request that gets no grant, or waits."""
+    return RequestStatus(
+        conditions=conditions(request.status.conditions, says, now),
+        decision=decision or request.status.decision,
+        agent=agent(request),
+        access=line(request.spec.access),
+    )
+
+
+def of_ready(
+    request: AccessRequest, grant: TaskGrant, credential: Credential, overrun: timedelta, now: datetime
+) -> RequestStatus:
+    """A request whose access is there."""
+    order, secret = grant.spec.order, grant.spec.delivery.secret.name
+    return RequestStatus(
+        conditions=conditions(
+            request.status.conditions,
+            [
+                (Reason.IDENTITY_VERIFIED, f"pod {order.subject.pod_name} as {order.subject.service_account}"),
+                (Reason.POLICY_MATCHED, f"policy {order.policy.name}"),
+                (Reason.ACCESS_DELIVERED, f"in Secret {secret}"),
+                (Reason.TASK_IN_PROGRESS, "set spec.outcome when the task is over"),
+            ],
+            now,
+        ),
+        decision=DecisionStatus(id=order.decision, outcome="Approved", policy=order.policy.name, at=order.opened_at),
+        agent=agent(request),
+        access=order.line,
+        grant=GrantReference(name=grant.metadata.name, uid=grant.metadata.uid),
+        expires_at=order.not_after,
+        dead_at=credential.expires_at + overrun,
+        delivery=DeliveryStatus(secret=SecretDelivered(name=secret)),
+    )
+
+
+def of_ended(request: AccessRequest, reason: Reason, message: str, now: datetime) -> RequestStatus:
+    """A request whose access is over."""
+    ended = [(Reason.ACCESS_ENDED, "the access was taken away"), (reason, message)]
+    return request.status.model_copy(
+        update={
+            "conditions": conditions(request.status.conditions, ended, now),
+            "agent": agent(request),
+            "access": line(request.spec.access),
+            "delivery": None,
+        }
+    )
+
+
+def of_live(grant: TaskGrant, credential: Credential, made: tuple[MadeObject, ...], now: datetime) -> GrantStatus:
+    """A grant whose credential is with its pod."""
+    return GrantStatus(
+        conditions=conditions(
+            grant.status.conditions,
+            [
+                (Reason.CREDENTIAL_ISSUED, f"{credential.id} of {credential.username}"),
+                (Reason.CREDENTIAL_DELIVERED, f"in Secret {grant.spec.delivery.secret.name}"),
+                (Reason.GRANT_ACTIVE, "delete the TaskGrant to revoke"),
+            ],
+            now,
+        ),
+        credential=CredentialStatus(
+            id=credential.id,
+            username=credential.username,
+            issued_at=credential.issued_at,
+            expires_at=credential.expires_at,
+        ),
+        made=made,
+    )
+
+
+def of_ending(grant: TaskGrant, end: GrantEnd, says: Iterable[Say], now: datetime) -> GrantStatus:
+    """A grant that ends."""
+    return grant.status.model_copy(update={"conditions": conditions(grant.status.conditions, says, now), "end": end})
+
+
+def agent(request: AccessRequest) -> str:
+    """Who asks, on one line."""
+    return f"{request.spec.requester.service_account}/{request.spec.requester.pod_name}"

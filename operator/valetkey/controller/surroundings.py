@@ -1,0 +1,184 @@
+"""Surroundings: policies, namespaces, roles and guards, kept fresh; too old, and nothing is granted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+
+from pydantic import ValidationError
+
+from valetkey.kinds.agentpolicy import AgentPolicy, PolicySpec
+from valetkey.kinds.base import Metadata
+from valetkey.kube import guards, paths
+from valetkey.kube.client import Api, ApiError, Json
+from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled, compile_policy
+from valetkey.policy.facts import RoleRule
+from valetkey.reasons import Reason
+
+EVERY: Final = timedelta(seconds=5)
+STALE: Final = timedelta(seconds=10)
+
+_logger = logging.getLogger(__name__)
+
+
+class Surroundings:
+    """What decisions read beside the request itself."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        expected: Iterable[Json],
+        cluster_roles: Iterable[str],
+        changed: Callable[[], None],
+    ) -> None:
+        self._api = api
+        self._expected = tuple(expected)
+        self._role_names = tuple(cluster_roles)
+        self._changed = changed
+        self._policies: dict[str, CompiledPolicy | Uncompiled] = {}
+        self._versions: dict[str, tuple[str, int]] = {}
+        self._live_guards: dict[guards.Id, Json] = {}
+        self._policies_read: datetime | None = None
+        self._guards_read: datetime | None = None
+        self.policies = Policies.of(())
+        self.namespaces: dict[str, dict[str, str]] = {}
+        self.cluster_roles: dict[str, tuple[RoleRule, ...]] = {}
+        self.guards = guards.Guards(wrong=("guards were not read yet",), since=None)
+
+    def policies_fresh(self, now: datetime) -> bool:
+        """Whether the policies were read in full within the last seconds."""
+        return self._policies_read is not None and now - self._policies_read <= STALE
+
+    def guards_in_force(self, now: datetime) -> guards.Guards:
+        """The guards as last read; wrong where that is too long ago."""
+        if self._guards_read is None or now - self._guards_read > STALE:
+            return guards.Guards(wrong=("the guards could not be read",), since=None)
+        return self.guards
+
+    async def refresh(self) -> None:
+        """Reads everything in full; raises ApiError."""
+        began = datetime.now(UTC)
+        policies = [body async for body in self._api.list(paths.collection("AgentPolicy"))]
+        self._replace_policies(policies)
+        self._policies_read = began
+        await self._read_roles()
+        live = {}
+        for kind in guards.KINDS:
+            async for body in self._api.list(paths.collection(kind)):
+                live[kind, body["metadata"]["name"]] = body
+        self._live_guards = live
+        self._guards_read = began
+        self._judge_guards()
+
+    async def keep_fresh(self) -> None:
+        """Refreshes for ever."""
+        while True:
+            await asyncio.sleep(EVERY.total_seconds())
+            try:
+                await self.refresh()
+            except ApiError as error:
+                _logger.warning("policies and guards could not be read: %s", error)
+
+    def put_policy(self, body: Json) -> None:
+        """Takes in a policy that a watch or a read brought."""
+        if self._take_policy(body):
+            self._publish()
+
+    def remove_policy(self, name: str, uid: str) -> None:
+        """Takes out a policy that is gone."""
+        known = self._versions.get(name)
+        if known is not None and known[0] == uid:
+            self._drop(name)
+            self._publish()
+
+    def put_guard(self, body: Json) -> None:
+        """Takes in a guard that a watch brought."""
+        self._live_guards[guards.identify(body)] = body
+        self._judge_guards()
+
+    def remove_guard(self, kind: str, name: str) -> None:
+        """Takes out a guard that is gone."""
+        self._live_guards.pop((kind, name), None)
+        self._judge_guards()
+
+    def compiled(self) -> Iterable[CompiledPolicy | Uncompiled]:
+        """Every policy, compiled or not."""
+        return tuple(self._policies.values())
+
+    def _replace_policies(self, bodies: Iterable[Json]) -> None:
+        seen, changed = set(), False
+        for body in bodies:
+            seen.add(body["metadata"]["name"])
+            changed |= self._take_policy(body)
+        for name in self._policies.keys() - seen:
+            self._drop(name)
+            changed = True
+        if changed:
+            self._publish()
+
+    def _take_policy(self, body: Json) -> bool:
+        metadata = body["metadata"]
+        name, version = metadata["name"], (metadata["uid"], int(metadata["generation"]))
+        if "deletionTimestamp" in metadata:
+            return False
+        known = self._versions.get(name)
+        if known is not None and known[0] == version[0] and known[1] >= version[1]:
+            return False
+        try:
+            compiled = compile_policy(AgentPolicy.model_validate(body))
+        except ValidationError as error:
+            compiled = _unreadable(body, error)
+        self._policies[name] = compiled
+        self._versions[name] = version
+        return True
+
+    def _drop(self, name: str) -> None:
+        del self._policies[name]
+        del self._versions[name]
+
+    def _publish(self) -> None:
+        self.policies = Policies.of(self._policies.values())
+        self._changed()
+
+    def _judge_guards(self) -> None:
+        before, self.guards = self.guards, guards.compare(self._expected, self._live_guards)
+        if before.wrong != self.guards.wrong:
+            _logger.warning("guards: %s", "; ".join(self.guards.wrong) or "all in force")
+            self._changed()
+
+    async def _read_roles(self) -> None:
+        roles = {}
+        for name in self._role_names:
+            try:
+                body = await self._api.get(paths.item("ClusterRole", None, name))
+            except ApiError as error:
+                if error.not_found:
+                    continue
+                raise
+            roles[name] = tuple(_rule(rule) for rule in body.get("rules") or ())
+        if roles != self.cluster_roles:
+            self.cluster_roles = roles
+            self._changed()
+
+
+def _unreadable(body: Json, error: ValidationError) -> Uncompiled:
+    """A policy that this version cannot read: an Allow is skipped, and anything else may be a Deny about everyone."""
+    effect: Literal["Allow", "Deny"] = "Allow" if (body.get("spec") or {}).get("effect") == "Allow" else "Deny"
+    policy = AgentPolicy(metadata=Metadata.model_validate(body["metadata"]), spec=PolicySpec(effect=effect))
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return Uncompiled(policy, Reason.EXPRESSION_INVALID, f"{field}: {first['msg']}")
+
+
+def _rule(rule: Json) -> RoleRule:
+    return RoleRule(
+        api_groups=tuple(rule.get("apiGroups") or ()),
+        resources=tuple(rule.get("resources") or ()),
+        resource_names=tuple(rule.get("resourceNames") or ()),
+        non_resource_urls=tuple(rule.get("nonResourceURLs") or ()),
+        verbs=tuple(rule.get("verbs") or ()),
+    )

@@ -1,0 +1,119 @@
+"""Views: everything that next_step looks at for one key, put together from what was last read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from valetkey.controller.cache import Cache
+from valetkey.controller.grant import Decision, Progress, View
+from valetkey.controller.queue import Key
+from valetkey.controller.surroundings import Surroundings
+from valetkey.identity import of_verified
+from valetkey.kinds.accessrequest import AccessRequest, Denial
+from valetkey.kinds.base import format_duration
+from valetkey.kinds.identity import Identity
+from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.policy.decide import Approved, Denied, Undecided, decide
+from valetkey.policy.facts import Facts
+from valetkey.reasons import Reason
+
+
+class Views:
+    """Puts views together, and asks policy about them."""
+
+    def __init__(self, cache: Cache, surroundings: Surroundings, *, cluster: str, limit_active: int) -> None:
+        self._cache = cache
+        self._surroundings = surroundings
+        self._cluster = cluster
+        self._limit_active = limit_active
+        self._opening: dict[Key, tuple[str, str, str]] = {}
+
+    def of(self, key: Key, progress: Progress, now: datetime) -> View:
+        """One key as it was last read."""
+        request = self._cache.requests.get(key)
+        vanished = self._cache.vanished.get(key)
+        grant = vanished or self._cache.grants.get(key)
+        if grant is None:
+            return View(request=request, grant=None, progress=progress)
+        subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
+        pod = self._cache.pods.get(key.namespace, subject.pod_name)
+        live = not grant.metadata.terminating and vanished is None and request is not None and pod is not None
+        return View(
+            request=request,
+            grant=grant,
+            vanished=vanished is not None,
+            pod=pod,
+            sharers=self.sharers(key.namespace, secret, subject.pod_uid),
+            verdict=self._verdict(request, of_verified(pod), grant, now) if live and request and pod else None,
+            progress=progress,
+        )
+
+    def sharers(self, namespace: str, secret: str, pod_uid: str) -> tuple[str, ...]:
+        """Other pods that mount a Secret."""
+        return tuple(pod.name for pod in self._cache.pods.mounting(namespace, secret) if pod.uid != pod_uid)
+
+    def decide(self, key: Key, request: AccessRequest, identity: Identity, now: datetime) -> tuple[Decision, Facts]:
+        """Asks policy about a new request; an approval holds its place under the limits until `release`."""
+        facts = self._facts(request, identity, now, self._active(key, identity))
+        if not self._surroundings.policies_fresh(now):
+            return Undecided(Reason.POLICIES_STALE, "the policies could not be read lately; it is tried again"), facts
+        decision = decide(request.spec, self._surroundings.policies, facts)
+        if isinstance(decision, Approved):
+            self._opening[key] = (decision.policy.name, identity.namespace, identity.service_account)
+        return decision, facts
+
+    def release(self, key: Key) -> None:
+        """Gives back a place under the limits: the grant itself counts now, or there is none."""
+        self._opening.pop(key, None)
+
+    def grant_on(self, key: Key, secret: str) -> TaskGrant | None:
+        """Another grant that is delivered in a Secret."""
+        return next(
+            (
+                grant
+                for other, grant in self._cache.grants.items()
+                if other != key and other.namespace == key.namespace and grant.spec.delivery.secret.name == secret
+            ),
+            None,
+        )
+
+    def _verdict(self, request: AccessRequest, identity: Identity, grant: TaskGrant, now: datetime) -> Decision:
+        # The grant's own policy must still allow it, and no Deny forbid it; limits held it once, at the start.
+        policy = grant.spec.order.policy
+        policies = self._surroundings.policies.narrowed(policy.uid)
+        verdict = decide(request.spec, policies, self._facts(request, identity, now, {}))
+        order = grant.spec.order
+        if isinstance(verdict, Approved) and verdict.ttl < order.not_after - order.opened_at:
+            allowed = format_duration(verdict.ttl)
+            denial = Denial(reason=Reason.TTL_TOO_LONG, message=f"it allows {allowed} now", allowed=f"ttl: {allowed}")
+            return Denied(denial, policy.name)
+        return verdict
+
+    def _facts(self, request: AccessRequest, identity: Identity, now: datetime, active: dict[str, int]) -> Facts:
+        scopes = request.spec.access.kubernetes.scopes if request.spec.access.kubernetes else ()
+        named = {scope.namespace for scope in scopes if scope.namespace} | {identity.namespace}
+        roles = {scope.cluster_role for scope in scopes if scope.cluster_role}
+        return Facts(
+            identity=identity,
+            namespaces={name: labels for name, labels in self._surroundings.namespaces.items() if name in named},
+            cluster=self._cluster,
+            cluster_roles={name: rules for name, rules in self._surroundings.cluster_roles.items() if name in roles},
+            active=active,
+            limit_active=self._limit_active,
+            now=now,
+        )
+
+    def _active(self, key: Key, identity: Identity) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for other, grant in self._cache.grants.items():
+            subject = grant.spec.order.subject
+            if other != key and (subject.namespace, subject.service_account) == (
+                identity.namespace,
+                identity.service_account,
+            ):
+                counts[grant.spec.order.policy.name] = counts.get(grant.spec.order.policy.name, 0) + 1
+        for other, (policy, namespace, account) in self._opening.items():
+            same = (namespace, account) == (identity.namespace, identity.service_account)
+            if same and other != key and self._cache.grants.get(other) is None:
+                counts[policy] = counts.get(policy, 0) + 1
+        return counts

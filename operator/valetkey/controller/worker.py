@@ -1,0 +1,147 @@
+"""Workers: take a key, ask next_step, do what it says, until it says to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import assert_never
+
+from valetkey.controller.backends import Backends
+from valetkey.controller.beginnings import AT_ONCE, Beginnings
+from valetkey.controller.endings import Endings
+from valetkey.controller.grant import (
+    Decide,
+    Deliver,
+    End,
+    Forget,
+    Hold,
+    Identify,
+    Issue,
+    LetGo,
+    Open,
+    Progress,
+    Refuse,
+    Remove,
+    Revoke,
+    Step,
+    Times,
+    Wait,
+    learnt,
+    next_step,
+)
+from valetkey.controller.queue import Key, Queue
+from valetkey.controller.views import Views
+from valetkey.errors import AccessError, InvalidError, NotReadyError, UnavailableError
+from valetkey.kube.client import ApiError
+from valetkey.policy.decide import Undecided
+from valetkey.reasons import Reason
+
+_logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Carries one key at a time as far as it goes."""
+
+    def __init__(
+        self, *, queue: Queue, views: Views, backends: Backends, beginnings: Beginnings, endings: Endings, times: Times
+    ) -> None:
+        self._queue = queue
+        self._views = views
+        self._backends = backends
+        self._beginnings = beginnings
+        self._endings = endings
+        self._times = times
+
+    async def work(self) -> None:
+        """Takes keys for ever."""
+        while True:
+            key = await self._queue.get()
+            try:
+                await self.run(key)
+            except Exception:
+                # A bug must not stop the others, nor make this key's revocation be forgotten.
+                _logger.exception("%s: unexpected", key)
+                self._queue.retry(key, ending=True)
+            finally:
+                self._views.release(key)
+                self._queue.done(key)
+
+    async def run(self, key: Key) -> None:
+        """Runs the steps of one key until there is nothing to do now."""
+        progress = Progress()
+        while True:
+            now = self._backends.clock()
+            view = self._views.of(key, progress, now)
+            step = next_step(view, now, self._times)
+            ending = view.grant is not None
+            try:
+                match step:
+                    case Wait(until=until):
+                        self._queue.succeeded(key)
+                        return self._queue.add_at(key, until, ending=ending)
+                    case Forget():
+                        return self._queue.forget(key)
+                    case Hold(undecided=undecided):
+                        return await self._hold(key, undecided, ending)
+                    case _:
+                        progress = await self._do(step, progress)
+            except InvalidError as error:
+                progress = learnt(progress, failure=error)
+            except (AccessError, ApiError) as error:
+                return await self._put_off(key, error, ending)
+
+    async def _do(self, step: Step, progress: Progress) -> Progress:
+        match step:
+            case Identify():
+                return await self._beginnings.identify(step, progress)
+            case Decide():
+                return await self._beginnings.decide(step, progress)
+            case Open():
+                return await self._beginnings.open(step, progress)
+            case Issue():
+                return await self._beginnings.issue(step, progress)
+            case Deliver():
+                return await self._beginnings.deliver(step, progress)
+            case Refuse():
+                return await self._beginnings.refuse(step, progress)
+            case End():
+                return await self._endings.end(step, progress)
+            case Revoke():
+                return await self._endings.revoke(step, progress)
+            case LetGo():
+                return await self._endings.let_go(step, progress)
+            case Remove():
+                return await self._endings.remove(step, progress)
+            case Wait() | Hold() | Forget():
+                raise AssertionError(step)
+            case _:
+                assert_never(step)
+
+    async def _hold(self, key: Key, undecided: Undecided, ending: bool) -> None:
+        await self._show(key, undecided.reason, undecided.message)
+        self._queue.retry(key, ending=ending)
+
+    async def _put_off(self, key: Key, error: AccessError | ApiError, ending: bool) -> None:
+        if isinstance(error, AccessError) and not ending:
+            await self._show(key, error.reason, error.message)
+        _logger.info("%s: %s", key, error)
+        after = error.after if isinstance(error, NotReadyError | UnavailableError) else None
+        if isinstance(error, ApiError):
+            after = error.retry_after
+        if isinstance(error, NotReadyError) and error.after <= AT_ONCE:
+            return self._queue.add_at(key, self._backends.clock() + error.after, ending=ending)
+        self._queue.retry(key, after, ending=ending)
+
+    async def _show(self, key: Key, reason: Reason, message: str) -> None:
+        request = self._backends.cache.requests.get(key)
+        if request is None or request.finished is not None:
+            return
+        try:
+            await self._beginnings.wait(request, reason, message)
+        except ApiError as error:
+            _logger.info("%s: status not shown: %s", key, error)
+
+
+def start(worker: Worker, number: int) -> list[asyncio.Task[None]]:
+    """Starts that many workers."""
+    return [asyncio.create_task(worker.work(), name=f"worker-{n}") for n in range(number)]

@@ -1,0 +1,1 @@
+"""Put it where the pod can read it; take it away."""

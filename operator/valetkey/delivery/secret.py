@@ -1,0 +1,129 @@
+"""Delivery by a Secret that the pod mounts as an optional volume, refreshed within a second by a touch of the pod."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from valetkey.errors import InvalidError, UnavailableError
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.base import API_VERSION, GRANT_ANNOTATION, REQUEST_LABEL, SECRET_PREFIX, SECRET_TYPE
+from valetkey.kinds.credential import Credential
+from valetkey.kinds.taskgrant import MadeObject, PlacedSecret, TaskGrant
+from valetkey.kube import paths
+from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.pods import DEFAULT_VOLUME, Pod
+from valetkey.reasons import Reason
+
+
+def plan(request: AccessRequest, pod: Pod, sharers: Sequence[str]) -> PlacedSecret:
+    """The Secret that the credential will be placed in.
+
+    `sharers`: other pods that mount it. Raises InvalidError where that pod alone would not read it.
+    """
+    asked = request.spec.delivery.secret
+    name = asked.name if asked and asked.name else pod.default_secret
+    if name is None:
+        raise InvalidError(
+            Reason.VOLUME_MISSING,
+            f"give pod {pod.name} a volume `{DEFAULT_VOLUME}` with an optional Secret, "
+            "or name the Secret of another volume in spec.delivery.secret.name",
+        )
+    if not name.startswith(SECRET_PREFIX):
+        raise InvalidError(
+            Reason.DELIVERY_CONFLICT,
+            f"Secret {name}: the name must begin with {SECRET_PREFIX}, so that guards cover it",
+        )
+    if name not in pod.secrets:
+        raise InvalidError(Reason.VOLUME_MISSING, f"pod {pod.name} does not mount Secret {name}")
+    if sharers:
+        raise InvalidError(
+            Reason.DELIVERY_SHARED,
+            f"Secret {name} is mounted by pod {sharers[0]} too; a credential goes to one pod: give each its own Secret",
+        )
+    return PlacedSecret(name=name)
+
+
+class SecretDelivery:
+    """Writes, replaces and deletes the Secret of one grant; it never touches a Secret that is not the request's own."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def place(self, grant: TaskGrant, credential: Credential) -> MadeObject:
+        """Writes the Secret; the pod is then told by `touch`.
+
+        Raises InvalidError where the name is taken, UnavailableError where the API server fails.
+        """
+        files = {name: base64.b64encode(value.reveal().encode()).decode() for name, value in credential.files.items()}
+        body = self._body(grant, files)
+        try:
+            try:
+                answer = await self._api.create(paths.collection("Secret", grant.metadata.namespace), body)
+            except ApiError as error:
+                if not error.already_exists:
+                    raise
+                # Unconditional on purpose: the operator may not read Secrets. The leash refuses it unless what is
+                # there is this request's own.
+                answer = await self._api.replace(self._path(grant), body)
+        except ApiError as error:
+            if error.denied_by_policy:
+                raise InvalidError(
+                    Reason.DELIVERY_CONFLICT,
+                    f"Secret {grant.spec.delivery.secret.name} exists and is not this request's; "
+                    "delete it or name another in the pod's volume",
+                ) from error
+            raise _unavailable(error, Reason.DELIVERY_PENDING) from error
+        return _made(answer)
+
+    async def remove(self, grant: TaskGrant) -> None:
+        """Deletes the Secret of this grant, if it is there."""
+        uid = next((made.uid for made in grant.status.made if made.kind == "Secret"), None)
+        try:
+            if uid is None:
+                # The uid was never recorded. Emptying it first finds out whose it is: the leash refuses another's.
+                uid = _made(await self._api.replace(self._path(grant), self._body(grant, {}))).uid
+            await self._api.delete(self._path(grant), uid=uid)
+        except ApiError as error:
+            if error.not_found or error.conflict or (uid is None and error.denied_by_policy):
+                return
+            raise _unavailable(error, Reason.REVOCATION_PENDING) from error
+
+    async def touch(self, grant: TaskGrant, pod: Pod, value: str | None) -> None:
+        """Changes an annotation of the pod, upon which its kubelet reads the Secret at once."""
+        body: Json = {"metadata": {"uid": pod.uid, "annotations": {GRANT_ANNOTATION: value}}}
+        try:
+            await self._api.patch(paths.item("Pod", pod.namespace, pod.name), body)
+        except ApiError as error:
+            if error.not_found or error.conflict or error.refused:
+                return
+            raise _unavailable(error, Reason.DELIVERY_PENDING) from error
+
+    def _path(self, grant: TaskGrant) -> str:
+        return paths.item("Secret", grant.metadata.namespace, grant.spec.delivery.secret.name)
+
+    def _body(self, grant: TaskGrant, files: dict[str, str]) -> Json:
+        request = grant.spec.request
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": SECRET_TYPE,
+            "metadata": {
+                "name": grant.spec.delivery.secret.name,
+                "namespace": grant.metadata.namespace,
+                "labels": {REQUEST_LABEL: request.uid},
+                "ownerReferences": [
+                    {"apiVersion": API_VERSION, "kind": "AccessRequest", "name": request.name, "uid": request.uid}
+                ],
+            },
+            "data": files,
+        }
+
+
+def _made(secret: Json) -> MadeObject:
+    metadata = secret["metadata"]
+    return MadeObject(kind="Secret", namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
+
+
+def _unavailable(error: ApiError, reason: Reason) -> UnavailableError:
+    return UnavailableError(reason, f"the API server answered {error.status} {error.reason}", after=error.retry_after)

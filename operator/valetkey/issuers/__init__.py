@@ -1,0 +1,1 @@
+"""Make it, unmake it: one module per kind of credential, none importing another."""

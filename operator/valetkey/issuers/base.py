@@ -1,0 +1,50 @@
+"""What every issuer promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from valetkey.kinds.credential import Credential
+from valetkey.kinds.taskgrant import MadeObject, Order, Plan
+
+
+class Issuer(Protocol):
+    """Makes one kind of credential, and unmakes it.
+
+    Methods raise AccessError and nothing else; no message holds a secret.
+    """
+
+    @property
+    def name(self) -> str:
+        """The member of the access union that it serves."""
+        ...
+
+    @property
+    def overrun(self) -> timedelta:
+        """How long a credential may outlive its `expires_at` with valetkey gone."""
+        ...
+
+    def plan(self, order: Order) -> Plan:
+        """The names of everything that will exist; pure, and different orders never share a name."""
+        ...
+
+    async def issue(self, order: Order, plan: Plan) -> Credential:
+        """Makes exactly what the plan names and compares it with the order; again, it replaces."""
+        ...
+
+    async def renew(self, order: Order, plan: Plan) -> Credential:
+        """Makes the next credential of a grant that lives on."""
+        ...
+
+    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> str:
+        """Unmakes whatever the plan names and gives the proof that it is gone; succeeds if nothing is there.
+
+        `made` says with which uids; what it does not list is looked up by name.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Whether the backend can be reached and permits what is needed."""
+        ...

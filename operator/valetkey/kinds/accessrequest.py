@@ -1,0 +1,199 @@
+"""AccessRequest: what is asked, by whom, for which task."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from valetkey.kinds.access import Access
+from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, Uid, cel, ruled
+
+# Also what separates lines or turns the direction of text: it is shown to people who approve.
+_CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
+
+PurposeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
+
+
+class Task(Model):
+    """The task that the access is for, in the agent's words."""
+
+    id: str = Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$",
+        description="The agent's own word for this task; joins requests for people and gives no rights.",
+    )
+    objective: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="What the task is to achieve, for people and the log; never parsed. One line.",
+        json_schema_extra=cel((f"!self.matches({_CONTROL!r})", "objective is one line without control characters")),
+    )
+    purpose: PurposeName = Field(description="A purpose that a policy knows.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="What the purpose's parameters are this time; an object of at most 16 KiB, 8 levels deep.",
+    )
+
+
+class SecretDelivery(Model):
+    """Delivery by a Secret that the pod mounts as an optional volume."""
+
+    name: (
+        Annotated[str, Field(min_length=10, max_length=253, pattern=r"^valetkey-[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+        | None
+    ) = Field(
+        default=None,
+        description="The Secret's name, beginning with valetkey-; left out, the one that the pod's volume"
+        " `valetkey` names.",
+    )
+
+
+class Delivery(Model):
+    """How the credential reaches the pod: exactly one way."""
+
+    model_config = ruled(("[has(self.secret)].filter(x, x).size() == 1", "delivery has exactly one member: secret"))
+
+    secret: SecretDelivery | None = Field(default=None, description="By a Secret that the pod mounts.")
+
+
+class Subject(Model):
+    """The pod that receives the credential."""
+
+    pod_name: Name = Field(description="The pod's name.")
+    pod_uid: Uid = Field(alias="podUID", description="The pod's uid.")
+
+
+class Requester(Model):
+    """Who asked, as the API server authenticated it; filled in at admission and held to it by a guard."""
+
+    username: str = Field(min_length=1, max_length=320, description="The authenticated user name.")
+    service_account: Name = Field(description="The pod's ServiceAccount.")
+    pod_name: Name = Field(description="The pod that the token is bound to.")
+    pod_uid: Uid = Field(alias="podUID", description="That pod's uid.")
+    node_name: Name = Field(description="The node that the token names.")
+    credential_id: str = Field(
+        alias="credentialID", min_length=1, max_length=128, description="The id of the token that was used."
+    )
+    via: Literal["API"] = Field(default="API", description="How the request came in.")
+
+
+class RequestSpec(Model):
+    """What is asked; it does not change, but for `outcome`, which may appear once."""
+
+    task: Task = Field(description="The task that the access is for.")
+    access: Access = Field(description="What the task needs.")
+    ttl: Duration | None = Field(
+        default=None,
+        description="For how long, such as 5m; left out, the policy's default. At least 1s.",
+        json_schema_extra=AT_LEAST_A_SECOND,
+    )
+    delivery: Delivery = Field(
+        default=Delivery(secret=SecretDelivery()), description="How the credential reaches the pod."
+    )
+    subject: Subject = Field(description="Who receives it: the pod that asks. Filled in at admission.")
+    requester: Requester = Field(description="Who asked. Filled in at admission.")
+    outcome: Literal["Succeeded", "Failed", "Cancelled"] | None = Field(
+        default=None, description="Set by the agent when its task is over; the access ends then."
+    )
+
+
+class Denial(Model):
+    """Why not, and what would pass, for the agent that reads it."""
+
+    reason: str = Field(max_length=64, description="One word for why.")
+    message: str = Field(max_length=2048, description="What to change.")
+    field: str | None = Field(default=None, max_length=256, description="The field that stands in the way.")
+    allowed: str | None = Field(
+        default=None, max_length=2048, description="What the nearest policy allows there, ready to paste."
+    )
+    retry_after: Duration | None = Field(
+        default=None, description="When the same request may succeed; left out, never."
+    )
+    contact: str | None = Field(default=None, max_length=256, description="Whom to ask.")
+
+
+class DecisionStatus(Model):
+    """What policy said."""
+
+    id: str = Field(max_length=64, description="Names this decision in the log.")
+    outcome: Literal["Approved", "Denied", "Pending"] = Field(description="Approved, Denied or Pending.")
+    policy: str | None = Field(default=None, max_length=253, description="The policy that decided.")
+    at: Time = Field(description="When.")
+    denial: Denial | None = Field(default=None, description="Why not, and what would pass.")
+
+
+class GrantReference(Model):
+    """The TaskGrant that was opened for this request."""
+
+    name: Name = Field(description="Its name, the same as the request's.")
+    uid: Uid = Field(description="Its uid.")
+
+
+class SecretDelivered(Model):
+    """The Secret that holds the credential."""
+
+    name: Name = Field(description="The Secret's name.")
+
+
+class DeliveryStatus(Model):
+    """Where the credential is."""
+
+    secret: SecretDelivered | None = Field(default=None, description="In this Secret.")
+
+
+class RequestStatus(Model):
+    """A projection for people and agents."""
+
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Identified, Approved, Ready, Finished.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    decision: DecisionStatus | None = Field(default=None, description="What policy said.")
+    agent: str | None = Field(default=None, max_length=512, description="Who asked, for the columns.")
+    access: str | None = Field(default=None, max_length=2048, description="What was asked, on one line.")
+    grant: GrantReference | None = Field(default=None, description="The TaskGrant that was opened.")
+    expires_at: Time | None = Field(default=None, description="When the access ends at the latest.")
+    dead_at: Time | None = Field(
+        default=None, description="When the credential is dead even if valetkey is not there to take it away."
+    )
+    delivery: DeliveryStatus | None = Field(default=None, description="Where the credential is.")
+
+
+def _same(name: str) -> str:
+    """CEL that says a field of the spec did not change; optional values (`.?`) would exceed the cost budget."""
+    field = RequestSpec.model_fields[name]
+    new, old = f"self.spec.{field.alias}", f"oldSelf.spec.{field.alias}"
+    return f"{new} == {old}" if field.is_required() else f"(has({new}) ? has({old}) && {new} == {old} : !has({old}))"
+
+
+class AccessRequest(BaseModel):
+    """A request for access for one task, by the pod that owns it."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                " && ".join(_same(name) for name in RequestSpec.model_fields if name != "outcome"),
+                "spec does not change, but for outcome, which may appear once: create another AccessRequest",
+            ),
+            (
+                "!has(oldSelf.spec.outcome) || (has(self.spec.outcome) && self.spec.outcome == oldSelf.spec.outcome)",
+                "outcome has been said and does not change",
+            ),
+        ),
+    )
+
+    metadata: Metadata
+    spec: RequestSpec
+    status: RequestStatus = RequestStatus()
+
+    @property
+    def finished(self) -> Condition | None:
+        """The condition that says this request is over, if it is."""
+        return next((c for c in self.status.conditions if c.type == "Finished" and c.status == "True"), None)

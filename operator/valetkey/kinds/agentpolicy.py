@@ -1,0 +1,284 @@
+"""AgentPolicy: who may get what, for which purpose."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from valetkey.kinds.access import Rule
+from valetkey.kinds.accessrequest import PurposeName
+from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, cel, ruled
+
+_Namespace = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[!-~]+$")]
+_AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+_BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+_SELECTOR_VALUES = Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=32)]
+
+
+class Risk(StrEnum):
+    """A right that outlives or outgrows its grant; refused unless the ceiling names it."""
+
+    WATCH = "Watch"
+    EXEC = "Exec"
+    POD_TEMPLATES = "PodTemplates"
+    SECRETS = "Secrets"
+    TOKENS = "Tokens"
+    RBAC = "RBAC"
+    IMPERSONATE = "Impersonate"
+    NODES = "Nodes"
+
+
+class SelectorRequirement(Model):
+    """One requirement on a label."""
+
+    model_config = ruled(
+        (
+            "(self.operator in ['In', 'NotIn']) == (self.?values.orValue([]).size() > 0)",
+            "In and NotIn need values, Exists and DoesNotExist have none",
+        )
+    )
+
+    key: str = Field(min_length=1, max_length=317, description="The label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How it is compared.")
+    values: _SELECTOR_VALUES = Field(default=(), description="The values for In and NotIn.")
+
+
+class Selector(Model):
+    """A label selector, as metav1.LabelSelector has it; empty selects everything."""
+
+    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=32, description="Labels that must be equal."
+    )
+    match_expressions: Annotated[tuple[SelectorRequirement, ...], Field(max_length=16)] = Field(
+        default=(), description="Requirements that must hold."
+    )
+
+
+class SubjectSelector(Model):
+    """Whom the policy is about."""
+
+    model_config = ruled(
+        (
+            "has(self.any) || has(self.__namespace__) || has(self.namespaceSelector)",
+            "a subject names a namespace or a namespaceSelector; everybody is {any: true}",
+        ),
+        (
+            "!has(self.any) || ![has(self.__namespace__), has(self.namespaceSelector), has(self.serviceAccount),"
+            " has(self.podSelector)].exists(x, x)",
+            "any stands alone",
+        ),
+        (
+            "!has(self.__namespace__) || !has(self.namespaceSelector)",
+            "a subject has a namespace or a namespaceSelector, one of the two",
+        ),
+    )
+
+    name: str = Field(min_length=1, max_length=63, description="A name for this entry.")
+    any: Literal[True] | None = Field(default=None, description="Every agent; written out, never by omission.")
+    namespace: _Namespace | None = Field(default=None, description="Agents of this namespace.")
+    namespace_selector: Selector | None = Field(default=None, description="Agents of namespaces with these labels.")
+    service_account: Name | None = Field(default=None, description="Agents that run as this ServiceAccount.")
+    pod_selector: Selector | None = Field(default=None, description="Agents whose pod carries these labels.")
+
+
+class Parameter(Model):
+    """The type of one parameter of a purpose."""
+
+    model_config = ruled(
+        (
+            "self.type in ['string', 'array'] || !(has(self.pattern) || has(self.enum) || has(self.maxLength))",
+            "pattern, enum and maxLength are for strings and arrays of strings",
+        ),
+        (
+            "self.type in ['integer', 'number'] || !(has(self.minimum) || has(self.maximum))",
+            "minimum and maximum are for numbers",
+        ),
+    )
+
+    type: Literal["string", "integer", "number", "boolean", "array"] = Field(
+        description="The JSON type; an array is one of strings."
+    )
+    description: str | None = Field(default=None, max_length=1024, description="What it means.")
+    required: bool = Field(default=False, description="Whether it must be given.")
+    pattern: str | None = Field(
+        default=None, max_length=512, description="An RE2 expression that the whole string (each of an array) matches."
+    )
+    enum: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(min_length=1, max_length=64)] | None = (
+        Field(default=None, description="The strings that it may be.")
+    )
+    minimum: float | None = Field(default=None, description="The least number.")
+    maximum: float | None = Field(default=None, description="The greatest number.")
+    max_length: int | None = Field(
+        default=None, ge=0, le=16384, description="The most characters of a string (each of an array). Default 253."
+    )
+
+
+class Purpose(Model):
+    """What a task may be for."""
+
+    name: PurposeName = Field(description="The word that requests use.")
+    description: str | None = Field(default=None, max_length=1024, description="What it means.")
+    parameters: dict[str, Parameter] = Field(
+        default_factory=dict, max_length=32, description="The parameters that a request gives, and their types."
+    )
+
+
+class CeilingScope(Model):
+    """The most that may be asked in some namespaces, or in the cluster's scope."""
+
+    model_config = ruled(
+        ("has(self.namespaces) != has(self.cluster)", "a scope has namespaces or cluster, one of the two"),
+        ("has(self.rules) || has(self.clusterRoles)", "a scope has rules, clusterRoles or both"),
+        (
+            "!has(self.namespaces) || !has(self.rules) || !self.rules.exists(r, has(r.nonResourceURLs))",
+            "nonResourceURLs exist in cluster scope only",
+        ),
+    )
+
+    namespaces: Annotated[tuple[_Namespace, ...], Field(min_length=1, max_length=64)] | None = Field(
+        default=None, description="In these namespaces; $name stands for a parameter. One of namespaces and cluster."
+    )
+    cluster: Literal[True] | None = Field(
+        default=None, description="In cluster scope, which includes every namespace. One of namespaces and cluster."
+    )
+    rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None, description="At most these rights; $name in resourceNames stands for a parameter."
+    )
+    cluster_roles: Annotated[tuple[Name, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None, description="Any of these ClusterRoles, whole."
+    )
+
+
+class KubernetesCeiling(Model):
+    """The most that may be asked at this cluster's own API server."""
+
+    scopes: Annotated[tuple[CeilingScope, ...], Field(min_length=1, max_length=16)] = Field(
+        description="Where, and which rights there."
+    )
+    risks: Annotated[tuple[Risk, ...], Field(max_length=8)] = Field(
+        default=(),
+        description="Risks that are accepted; a right that carries another is refused.",
+        json_schema_extra=_AS_SET,
+    )
+
+
+class AccessCeiling(Model):
+    """One entry: a request lies within one entry of one policy, never the union of two."""
+
+    model_config = ruled(
+        ("[has(self.kubernetes)].filter(x, x).size() == 1", "an access entry has exactly one member: kubernetes")
+    )
+
+    name: str = Field(min_length=1, max_length=63, description="A name for this entry.")
+    kubernetes: KubernetesCeiling | None = Field(default=None, description="Rights at this cluster's own API server.")
+
+
+class Validation(Model):
+    """One more rule, in CEL."""
+
+    name: str = Field(min_length=1, max_length=63, description="A name for this rule.")
+    expression: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="A CEL expression that gives true where the policy applies; over identity, claims, access,"
+        " namespaces, cluster, now.",
+    )
+    message: str = Field(min_length=1, max_length=1024, description="What an agent reads when it is false.")
+
+
+class TTL(Model):
+    """How long a grant lives."""
+
+    model_config = ruled(
+        (
+            "!has(self.max) || !has(self.default) || duration(self.max) >= duration(self.default)",
+            "max is at least default",
+        )
+    )
+
+    default: Duration | None = Field(
+        default=None, description="Where the request says nothing. Default 5m.", json_schema_extra=AT_LEAST_A_SECOND
+    )
+    max: Duration | None = Field(
+        default=None, description="At most. Default: the default.", json_schema_extra=AT_LEAST_A_SECOND
+    )
+
+
+class Limits(Model):
+    """How much at once."""
+
+    active: int | None = Field(
+        default=None,
+        ge=1,
+        le=10000,
+        description="Live or opening grants per ServiceAccount. Default: the chart's value.",
+    )
+
+
+class PolicySpec(Model):
+    """Who may get what, for which purpose."""
+
+    model_config = ruled(
+        ("self.effect != 'Allow' || has(self.subjects)", "an Allow names its subjects; everybody is {any: true}"),
+        ("self.effect != 'Allow' || has(self.purposes)", "an Allow names its purposes"),
+        ("self.effect != 'Allow' || has(self.access)", "an Allow names the access that it gives at most"),
+    )
+
+    effect: Literal["Allow", "Deny"] = Field(
+        description="Allow or Deny; a matching Deny always wins. Does not change.",
+        json_schema_extra=cel(("self == oldSelf", "effect does not change: create another AgentPolicy")),
+    )
+    contact: str | None = Field(default=None, max_length=256, description="Whom to ask; quoted in denials.")
+    subjects: Annotated[tuple[SubjectSelector, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None, description="Whom it is about. Left out under Deny: everyone.", json_schema_extra=_BY_NAME
+    )
+    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None, description="For which purposes. Left out under Deny: any.", json_schema_extra=_BY_NAME
+    )
+    access: Annotated[tuple[AccessCeiling, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None, description="At most which access. Left out under Deny: any.", json_schema_extra=_BY_NAME
+    )
+    validations: Annotated[tuple[Validation, ...], Field(max_length=16)] = Field(
+        default=(), description="Rules that must all be true for the policy to apply.", json_schema_extra=_BY_NAME
+    )
+    ttl: TTL = Field(default=TTL(), description="How long a grant lives.")
+    delivery: Annotated[tuple[Literal["Secret"], ...], Field(min_length=1, max_length=1)] = Field(
+        default=("Secret",),
+        description="By which ways a credential may reach the pod. Default: all.",
+        json_schema_extra=_AS_SET,
+    )
+    limits: Limits = Field(default=Limits(), description="How much at once.")
+
+    @property
+    def ttl_default(self) -> timedelta:
+        """The ttl where a request names none."""
+        return self.ttl.default or timedelta(minutes=5)
+
+    @property
+    def ttl_max(self) -> timedelta:
+        """The longest ttl that a request may name."""
+        return self.ttl.max or self.ttl_default
+
+
+class PolicyStatus(Model):
+    """Whether the policy can be used."""
+
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Ready.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+
+
+class AgentPolicy(BaseModel):
+    """A policy as code: who may get what, for which purpose."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    metadata: Metadata
+    spec: PolicySpec
+    status: PolicyStatus = PolicyStatus()

@@ -1,0 +1,176 @@
+"""Requests to the API server: JSON in, JSON out, one exception for whatever it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+import aiohttp
+import orjson
+
+Json = dict[str, Any]
+
+_MERGE: Final = "application/merge-patch+json"
+_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=10, connect=3)
+
+
+class ApiError(Exception):
+    """The API server refused, failed or did not answer; `status` is 0 where there was no answer."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def not_found(self) -> bool:
+        """Nothing is there under that name."""
+        return self.status == 404
+
+    @property
+    def already_exists(self) -> bool:
+        """Something is there under that name."""
+        return self.status == 409 and self.reason == "AlreadyExists"
+
+    @property
+    def conflict(self) -> bool:
+        """What is there is not what the caller had read: another uid or resourceVersion."""
+        return self.status == 409 and self.reason != "AlreadyExists"
+
+    @property
+    def refused(self) -> bool:
+        """It will be refused again as it stands: forbidden, invalid, malformed or too large."""
+        return self.status in (400, 403, 405, 413, 415, 422)
+
+    @property
+    def denied_by_policy(self) -> bool:
+        """An admission policy refused it, rather than RBAC or the schema."""
+        return self.status in (403, 422) and "ValidatingAdmissionPolicy" in self.message
+
+
+class Api(Protocol):
+    """What the rest of valetkey asks of the API server; every method raises ApiError."""
+
+    async def get(self, path: str) -> Json:
+        """Reads one object, live."""
+        ...
+
+    async def create(self, path: str, body: Json) -> Json:
+        """Creates an object (POST)."""
+        ...
+
+    async def replace(self, path: str, body: Json) -> Json:
+        """Replaces an object (PUT); unconditional without a resourceVersion."""
+        ...
+
+    async def patch(self, path: str, body: Json) -> Json:
+        """Merges into an object (RFC 7396)."""
+        ...
+
+    async def delete(self, path: str, *, uid: str) -> Json:
+        """Deletes the object of that uid; one that is gone already is no error, one of another uid is a conflict.
+
+        Gives the object where a finalizer keeps it, else a Status.
+        """
+        ...
+
+    def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        """Every object of a collection, page by page, as of one moment of each page's read."""
+        ...
+
+
+class Client:
+    """`Api` over one keep-alive aiohttp session."""
+
+    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+        self._session = session
+        self._server = server.rstrip("/")
+
+    async def get(self, path: str) -> Json:
+        """Reads one object, live."""
+        return await self._send("GET", path)
+
+    async def create(self, path: str, body: Json) -> Json:
+        """Creates an object."""
+        return await self._send("POST", path, body)
+
+    async def replace(self, path: str, body: Json) -> Json:
+        """Replaces an object."""
+        return await self._send("PUT", path, body)
+
+    async def patch(self, path: str, body: Json) -> Json:
+        """Merges into an object."""
+        return await self._send("PATCH", path, body, content_type=_MERGE)
+
+    async def delete(self, path: str, *, uid: str) -> Json:
+        """Deletes the object of that uid."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        try:
+            return await self._send("DELETE", path, options)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return {"kind": "Status", "status": "Success"}
+
+    async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        """Every object of a collection, 500 at a time."""
+        accept = _METADATA if metadata_only else "application/json"
+        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+        while True:
+            page = await self._send("GET", path, query=query, accept=accept)
+            for entry in page["items"]:
+                yield entry
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        headers = {"Accept": accept}
+        if body is not None:
+            headers["Content-Type"] = content_type
+            # The server gives up before we do: a write that we saw fail is not carried out behind our back.
+            query = {"timeout": "8s"}
+        try:
+            async with self._session.request(
+                method,
+                self._server + path,
+                data=None if body is None else orjson.dumps(body),
+                headers=headers,
+                params=query,
+                timeout=_TIMEOUT,
+            ) as response:
+                content = await response.read()
+                if response.status >= 400:
+                    raise _refusal(response.status, content, response.headers.get("Retry-After"))
+                answer: Json = orjson.loads(content)
+                return answer
+        except (TimeoutError, aiohttp.ClientError, OSError, orjson.JSONDecodeError) as error:
+            raise ApiError(0, "NoAnswer", f"{method} {path}: {type(error).__name__}") from error
+
+
+def _refusal(status: int, content: bytes, retry_after: str | None) -> ApiError:
+    after = timedelta(seconds=int(retry_after)) if retry_after and retry_after.isdigit() else None
+    try:
+        answer = orjson.loads(content)
+        return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")), after)
+    except (orjson.JSONDecodeError, AttributeError):
+        return ApiError(status, "", "the API server's answer was not a Status object", after)

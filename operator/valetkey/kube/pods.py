@@ -1,0 +1,62 @@
+"""Pods, as far as valetkey looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from valetkey.kube.client import Json
+
+DEFAULT_VOLUME: Final = "valetkey"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """One pod, as read."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    labels: Mapping[str, str]
+    service_account: str
+    node_name: str
+    phase: str
+    terminating: bool
+    secrets: frozenset[str]
+    """Secrets that its volumes name."""
+    default_secret: str | None
+    """The Secret that its volume `valetkey` names."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its containers have all ended for good."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+def parse(body: Json) -> Pod:
+    """Reads a pod from the API server's JSON."""
+    metadata, spec = body["metadata"], body.get("spec", {})
+    volumes = [(volume["name"], name) for volume in spec.get("volumes", []) for name in _secrets_of(volume)]
+    return Pod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata.get("resourceVersion", ""),
+        labels=dict(metadata.get("labels") or {}),
+        service_account=spec.get("serviceAccountName", "default"),
+        node_name=spec.get("nodeName", ""),
+        phase=body.get("status", {}).get("phase", "Unknown"),
+        terminating="deletionTimestamp" in metadata,
+        secrets=frozenset(name for _, name in volumes),
+        default_secret=next((name for volume, name in volumes if volume == DEFAULT_VOLUME), None),
+    )
+
+
+def _secrets_of(volume: Json) -> Iterator[str]:
+    if name := (volume.get("secret") or {}).get("secretName"):
+        yield name
+    for source in (volume.get("projected") or {}).get("sources") or []:
+        if name := (source.get("secret") or {}).get("name"):
+            yield name

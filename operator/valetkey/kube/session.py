@@ -1,0 +1,62 @@
+"""The one HTTP session to the API server, authenticated by the pod's own rotating token."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+import aiohttp
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+def server() -> str:
+    """The API server's address as the pod's environment gives it; raises KeyError outside a cluster."""
+    host = os.environ["KUBERNETES_SERVICE_HOST"]
+    port = os.environ["KUBERNETES_SERVICE_PORT"]
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def certificate_authority() -> str:
+    """The API server's CA certificates, PEM."""
+    return (ACCOUNT / "ca.crt").read_text()
+
+
+class TokenFile:
+    """Sends the token that the kubelet keeps fresh in a file; a refused token is read again once."""
+
+    def __init__(self, path: Path = ACCOUNT / "token") -> None:
+        self._path = path
+        self._modified = -1
+        self._header = ""
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Adds the header, as an aiohttp client middleware."""
+        request.headers["Authorization"] = self._authorization()
+        response = await handler(request)
+        if response.status == 401 and self._authorization() != request.headers["Authorization"]:
+            request.headers["Authorization"] = self._header
+            response = await handler(request)
+        return response
+
+    def _authorization(self) -> str:
+        # The kubelet swaps a symlink, so the file behind the name changes its modification time at each rotation.
+        modified = self._path.stat().st_mtime_ns
+        if modified != self._modified:
+            self._header = f"Bearer {self._path.read_text().strip()}"
+            self._modified = modified
+        return self._header
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Opens the session of this pod; must be called inside the running loop."""
+    context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    return aiohttp.ClientSession(
+        # Above this many connections the API server only queues.
+        connector=aiohttp.TCPConnector(limit=50, ssl=context),
+        middlewares=(TokenFile(),),
+        headers={"User-Agent": "valetkey"},
+    )

@@ -1,0 +1,206 @@
+"""Does one Allow grant this request, and if not, how near did it come?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any, Final
+
+from valetkey.kinds.accessrequest import Denial, RequestSpec
+from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
+from valetkey.kinds.base import format_duration
+from valetkey.kinds.taskgrant import PolicyReference
+from valetkey.policy import allowances
+from valetkey.policy.ceiling import Gap, find_gap
+from valetkey.policy.compile import CompiledPolicy
+from valetkey.policy.denials import denial, quoted
+from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.facts import Facts
+from valetkey.policy.outcomes import Approved
+from valetkey.policy.parameters import ParameterError, check_parameters
+from valetkey.policy.risks import carried_risks
+from valetkey.reasons import Reason
+
+LIMIT_RETRY: Final = timedelta(minutes=1)
+
+
+class Stage(IntEnum):
+    """How far a request came with a policy; further is nearer."""
+
+    PURPOSE = 1
+    PARAMETERS = 2
+    ACCESS = 3
+    RISKS = 4
+    TTL = 5
+    DELIVERY = 6
+    VALIDATIONS = 7
+    LIMITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why this policy does not grant the request."""
+
+    policy: str
+    stage: Stage
+    fit: tuple[int, ...]
+    """Of two refusals at the stage of access, the one with the higher fit is nearer."""
+    denial: Denial
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This policy cannot say whether it grants the request: one of its rules is neither true nor false."""
+
+    policy: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The entry that the request lies within."""
+
+    entry: AccessCeiling
+
+    @property
+    def risks(self) -> tuple[Risk, ...]:
+        return self.entry.kubernetes.risks if self.entry.kubernetes is not None else ()
+
+
+def consider(
+    compiled: CompiledPolicy, request: RequestSpec, facts: Facts, variables: Mapping[str, Any]
+) -> Approved | Refusal | Failed:
+    """What an Allow that is about this agent says; the first thing that stands in the way."""
+    policy = compiled.policy
+    name, spec, contact = policy.metadata.name, policy.spec, policy.spec.contact
+
+    def refused(stage: Stage, told: Denial, fit: tuple[int, ...] = ()) -> Refusal:
+        return Refusal(name, stage, fit, told.model_copy(update={"contact": contact}))
+
+    purpose = _purpose(spec, request.task.purpose)
+    if purpose is None:
+        return refused(Stage.PURPOSE, _purpose_unknown(request))
+    try:
+        check_parameters(request.task.parameters, purpose)
+    except ParameterError as error:
+        told = denial(Reason.PARAMETERS_INVALID, error.message, field=error.field, allowed=error.allowed)
+        return refused(Stage.PARAMETERS, told)
+    fitting = _entry(name, spec, request, facts)
+    if not isinstance(fitting, _Fit):
+        stage, told, fit = fitting
+        return refused(stage, told, fit)
+    ttl = spec.ttl_default if request.ttl is None else request.ttl
+    if ttl > spec.ttl_max:
+        return refused(Stage.TTL, _too_long(name, spec))
+    if request.delivery.secret is None or "Secret" not in spec.delivery:
+        return refused(Stage.DELIVERY, _delivery(name, spec))
+    for rule in compiled.rules:
+        try:
+            holds = rule.expression.is_true(variables)
+        except EvaluationError:
+            return Failed(name, rule.validation.name)
+        if not holds:
+            return refused(Stage.VALIDATIONS, denial(Reason.VALIDATION_FAILED, rule.validation.message))
+    limit = facts.limit_active if spec.limits.active is None else spec.limits.active
+    if facts.active.get(name, 0) >= limit:
+        return refused(Stage.LIMITS, _limit(name, spec, limit))
+    reference = PolicyReference(name=name, uid=policy.metadata.uid, generation=policy.metadata.generation)
+    return Approved(reference, fitting.entry.name, ttl, Risk.POD_TEMPLATES in fitting.risks)
+
+
+def _purpose(spec: PolicySpec, name: str) -> Purpose | None:
+    return next((purpose for purpose in spec.purposes or () if purpose.name == name), None)
+
+
+def _entry(
+    name: str, spec: PolicySpec, request: RequestSpec, facts: Facts
+) -> _Fit | tuple[Stage, Denial, tuple[int, ...]]:
+    """The first entry that the request lies within, risks included; otherwise how the nearest one falls short."""
+    parameters = request.task.parameters
+    risky: tuple[AccessCeiling, str, Risk] | None = None
+    nearest: tuple[Gap, AccessCeiling] | None = None
+    carried = None
+    for entry in spec.access or ():
+        gap = find_gap(request.access, entry, parameters) or _unknown_role(request, facts)
+        if gap is not None:
+            if nearest is None or gap.fit > nearest[0].fit:
+                nearest = gap, entry
+            continue
+        carried = carried_risks(request.access, facts.cluster_roles) if carried is None else carried
+        fit = _Fit(entry)
+        refused = next((one for one in carried if one.risk not in fit.risks), None)
+        if refused is None:
+            return fit
+        risky = risky or (entry, refused.field, refused.risk)
+    if risky is not None:
+        return Stage.RISKS, _risk(name, request, facts, *risky), ()
+    if nearest is None:
+        return Stage.ACCESS, denial(Reason.ACCESS_BEYOND_POLICY, f"Policy {name} allows no access."), (0, 0, 0)
+    gap, entry = nearest
+    told = denial(
+        Reason.ACCESS_BEYOND_POLICY,
+        f"{gap.field} goes beyond what policy {name} allows for {request.task.purpose} (entry {entry.name}): "
+        "ask for no more than `allowed`.",
+        field=gap.field,
+        allowed=allowances.of_ceiling(entry, parameters, request.access, facts.cluster_roles),
+    )
+    return Stage.ACCESS, told, gap.fit
+
+
+def _unknown_role(request: RequestSpec, facts: Facts) -> Gap | None:
+    """A ClusterRole whose rules are not known is beyond every policy: its risks cannot be told."""
+    scopes = request.access.kubernetes.scopes if request.access.kubernetes is not None else ()
+    for at, scope in enumerate(scopes):
+        if scope.cluster_role is not None and scope.cluster_role not in facts.cluster_roles:
+            return Gap(f"spec.access.kubernetes.scopes[{at}].clusterRole", (0, 1, 0))
+    return None
+
+
+def _purpose_unknown(request: RequestSpec) -> Denial:
+    return denial(
+        Reason.PURPOSE_UNKNOWN,
+        f"No policy about this agent knows the purpose {quoted(request.task.purpose)}: use one of `allowed`.",
+        field="spec.task.purpose",
+    )
+
+
+def _risk(name: str, request: RequestSpec, facts: Facts, entry: AccessCeiling, field: str, risk: Risk) -> Denial:
+    accepted = _Fit(entry).risks
+    return denial(
+        Reason.RISK_NOT_ALLOWED,
+        f"{field} carries the risk {risk.value}, which policy {name} does not accept (entry {entry.name}): such rights "
+        "outlive or outgrow a grant. Leave them out, as in `allowed`.",
+        field=field,
+        allowed=allowances.without_risks(request.access, accepted, facts.cluster_roles),
+    )
+
+
+def _too_long(name: str, spec: PolicySpec) -> Denial:
+    longest = format_duration(spec.ttl_max)
+    return denial(
+        Reason.TTL_TOO_LONG,
+        f"Policy {name} grants {longest} at most: ask for that or less, and again when it ends.",
+        field="spec.ttl",
+        allowed=f"ttl: {longest}",
+    )
+
+
+def _delivery(name: str, spec: PolicySpec) -> Denial:
+    ways = {"Secret": "delivery: {secret: {}}"}
+    return denial(
+        Reason.DELIVERY_NOT_ALLOWED,
+        f"Policy {name} does not deliver credentials in this way: use `allowed`.",
+        field="spec.delivery",
+        allowed=ways[spec.delivery[0]] if spec.delivery else None,
+    )
+
+
+def _limit(name: str, spec: PolicySpec, limit: int) -> Denial:
+    return denial(
+        Reason.LIMIT_REACHED,
+        f"This ServiceAccount holds {limit} grants of policy {name}, as many as it allows at once: end a task that is "
+        "done (spec.outcome), then ask again.",
+        retry_after=min(LIMIT_RETRY, spec.ttl_max),
+    )

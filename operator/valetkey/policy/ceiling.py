@@ -1,0 +1,164 @@
+"""Does a request lie within one ceiling, or do the two share a right?
+
+A place is a namespace, or the cluster, which includes every namespace and what lies in none. A ceiling's rules add up
+within one entry, place by place; two entries never add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from valetkey.kinds.access import Access, Scope
+from valetkey.kinds.agentpolicy import AccessCeiling, CeilingScope
+from valetkey.policy.facts import RoleRule
+from valetkey.policy.rights import Dimension, Rights, missing, overlaps, uncovered
+from valetkey.policy.substitution import substitute
+
+SCOPES: Final = "spec.access.kubernetes.scopes"
+_FITTING: Final[Mapping[Dimension, int]] = {
+    "nonResourceURLs": 0,
+    "resources": 0,
+    "apiGroups": 1,
+    "resourceNames": 2,
+    "verbs": 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Where a request leaves a ceiling; of two gaps, the one with the higher `fit` is nearer to the ceiling."""
+
+    field: str
+    fit: tuple[int, int, int]
+    """Rules that are covered; whether the place is; lists of the first uncovered rule that are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """One scope of a ceiling with its parameters filled in."""
+
+    namespaces: frozenset[str] | None
+    """None is the cluster's scope."""
+    open_ended: bool
+    """Whether a namespace stands for a parameter that is not there."""
+    rules: tuple[Rights, ...]
+    roles: frozenset[str]
+
+    def covers_place(self, namespace: str | None) -> bool:
+        return self.namespaces is None or namespace in self.namespaces
+
+    def meets_place(self, namespace: str | None) -> bool:
+        return self.open_ended or namespace is None or self.namespaces is None or namespace in self.namespaces
+
+
+def within(access: Access, ceiling: AccessCeiling, parameters: Mapping[str, Any]) -> bool:
+    """Whether everything that the access permits is permitted by this one entry."""
+    return find_gap(access, ceiling, parameters) is None
+
+
+def find_gap(access: Access, ceiling: AccessCeiling, parameters: Mapping[str, Any]) -> Gap | None:
+    """Where the access leaves this entry, if it does."""
+    if access.kubernetes is None or ceiling.kubernetes is None:
+        return Gap("spec.access", (0, 0, 0))
+    owners = [_owner(scope, parameters, missing_is_any=False) for scope in ceiling.kubernetes.scopes]
+    first: Gap | None = None
+    covered = 0
+    for at, scope in enumerate(access.kubernetes.scopes):
+        here = [owner for owner in owners if owner.covers_place(scope.namespace)]
+        for gap in _gaps_of(scope, f"{SCOPES}[{at}]", here):
+            covered += gap is None
+            first = first or gap
+    return first and Gap(first.field, (covered, *first.fit[1:]))
+
+
+def intersects(
+    access: Access,
+    ceiling: AccessCeiling,
+    parameters: Mapping[str, Any],
+    cluster_roles: Mapping[str, tuple[RoleRule, ...]],
+) -> bool:
+    """Whether some right is in both; what is not known counts as shared, since only a Deny asks."""
+    return shared_field(access, ceiling, parameters, cluster_roles) is not None
+
+
+def shared_field(
+    access: Access,
+    ceiling: AccessCeiling,
+    parameters: Mapping[str, Any],
+    cluster_roles: Mapping[str, tuple[RoleRule, ...]],
+) -> str | None:
+    """The first field of the access that shares a right with this entry, if any does.
+
+    A ClusterRole that is asked for is compared by name and by its rules; one that the ceiling names, by name: such a
+    Deny keeps the role from being handed out, rules keep its rights from being handed out.
+    """
+    if access.kubernetes is None or ceiling.kubernetes is None:
+        return None
+    owners = [_owner(scope, parameters, missing_is_any=True) for scope in ceiling.kubernetes.scopes]
+    for at, scope in enumerate(access.kubernetes.scopes):
+        here = [owner for owner in owners if owner.meets_place(scope.namespace)]
+        rules = [rule for owner in here for rule in owner.rules]
+        field = f"{SCOPES}[{at}]"
+        if scope.cluster_role is not None and here:
+            known = cluster_roles.get(scope.cluster_role)
+            named = any(scope.cluster_role in owner.roles for owner in here)
+            asked = [Rights.of_role(rule) for rule in known or ()]
+            if known is None or named or _share(asked, rules, scope):
+                return f"{field}.clusterRole"
+        for index, rule in enumerate(scope.rules or ()):
+            if _share([Rights.of(rule)], rules, scope):
+                return f"{field}.rules[{index}]"
+    return None
+
+
+def _share(asked: Sequence[Rights], rules: Sequence[Rights], scope: Scope) -> bool:
+    # A path exists in the cluster's scope only: in a namespace, a rule on paths permits nothing.
+    return any(overlaps(one, other, urls=scope.namespace is None) for one in asked for other in rules)
+
+
+def _gaps_of(scope: Scope, field: str, here: Sequence[_Owner]) -> list[Gap | None]:
+    """One for each rule of the scope, None where it is covered; a ClusterRole counts as one rule."""
+    if not here:
+        place = "" if scope.namespace is None else ".namespace"
+        return [Gap(f"{field}{place}", (0, 0, 0))] * max(1, len(scope.rules or ()))
+    gaps: list[Gap | None] = []
+    if scope.cluster_role is not None:
+        named = any(scope.cluster_role in owner.roles for owner in here)
+        gaps.append(None if named else Gap(f"{field}.clusterRole", (0, 1, 0)))
+    rules = [rule for owner in here for rule in owner.rules]
+    for index, rule in enumerate(scope.rules or ()):
+        asked = Rights.of(rule)
+        gaps.append(_gap_of_rule(asked, rules, f"{field}.rules[{index}]") if uncovered(asked, rules) else None)
+    return gaps
+
+
+def _gap_of_rule(asked: Rights, rules: Sequence[Rights], field: str) -> Gap:
+    """The list in which the nearest rule of the ceiling falls short."""
+    short: list[Dimension] = [dimension for rule in rules if (dimension := missing(asked, rule)) is not None]
+    nearest = max(short, key=_FITTING.__getitem__, default=None)
+    if nearest is None:
+        return Gap(field, (0, 1, 0))
+    return Gap(f"{field}.{nearest}", (0, 1, _FITTING[nearest]))
+
+
+def _owner(scope: CeilingScope, parameters: Mapping[str, Any], *, missing_is_any: bool) -> _Owner:
+    namespaces, open_ended = substitute(scope.namespaces or (), parameters)
+    rules = []
+    for rule in scope.rules or ():
+        names: frozenset[str] | None = None
+        if rule.resource_names is not None:
+            names, any_name = substitute(rule.resource_names, parameters)
+            # Without this an empty list would be left, which RBAC reads as any name: wanted in a Deny only.
+            names = None if any_name and missing_is_any else names
+        plain = Rights.of(rule)
+        rules.append(
+            Rights(groups=plain.groups, resources=plain.resources, names=names, urls=plain.urls, verbs=plain.verbs)
+        )
+    return _Owner(
+        namespaces=None if scope.cluster else namespaces,
+        open_ended=open_ended and missing_is_any,
+        rules=tuple(rules),
+        roles=frozenset(scope.cluster_roles or ()),
+    )

@@ -1,0 +1,166 @@
+"""Can this policy be used, and if not, what is wrong with it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from valetkey.kinds.agentpolicy import AccessCeiling, AgentPolicy, Parameter, PolicySpec, Purpose, Validation
+from valetkey.policy.expressions import (
+    EvaluationError,
+    Expression,
+    ExpressionError,
+    check_pattern,
+    compile_expression,
+    matches_whole,
+)
+from valetkey.policy.shapes import ShapeError, check_ceiling, check_subjects
+from valetkey.policy.substitution import referenced
+from valetkey.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A validation, compiled."""
+
+    validation: Validation
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """A policy that can be used."""
+
+    policy: AgentPolicy
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncompiled:
+    """A policy that cannot be used, and why; it still says whom it is about."""
+
+    policy: AgentPolicy
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Every policy, by name; each name once."""
+
+    all: tuple[CompiledPolicy | Uncompiled, ...]
+
+    @classmethod
+    def of(cls, policies: Iterable[CompiledPolicy | Uncompiled]) -> Policies:
+        """The collection in order of name."""
+        return cls(tuple(sorted(policies, key=lambda compiled: compiled.policy.metadata.name)))
+
+    def narrowed(self, uid: str) -> Policies:
+        """Every Deny, and of the Allows only the one of that uid: what a live grant is held to."""
+        return Policies(
+            tuple(
+                one for one in self.all if one.policy.spec.effect == "Deny" or one.policy.metadata.uid == uid
+            )
+        )
+
+    def usable(self, effect: str) -> Iterator[CompiledPolicy]:
+        """Those that can be used, of one effect."""
+        for one in self.all:
+            if isinstance(one, CompiledPolicy) and one.policy.spec.effect == effect:
+                yield one
+
+    def unusable(self, effect: str) -> Iterator[Uncompiled]:
+        """Those that cannot be used, of one effect."""
+        for one in self.all:
+            if isinstance(one, Uncompiled) and one.policy.spec.effect == effect:
+                yield one
+
+
+def compile_policy(policy: AgentPolicy) -> CompiledPolicy | Uncompiled:
+    """Makes a policy ready for use, or says where and what is wrong."""
+    spec = policy.spec
+    try:
+        _check_whole(spec)
+        check_subjects(spec)
+        for at, purpose in enumerate(spec.purposes or ()):
+            _check_purpose(purpose, f"spec.purposes[{at}]")
+        for at, ceiling in enumerate(spec.access or ()):
+            check_ceiling(ceiling, f"spec.access[{at}]")
+            _check_references(ceiling, spec, f"spec.access[{at}]")
+        rules = tuple(_compiled(validation, at) for at, validation in enumerate(spec.validations))
+    except ShapeError as error:
+        return Uncompiled(policy, Reason.EXPRESSION_INVALID, f"{error.field}: {error}")
+    except ExpressionError as error:
+        return Uncompiled(policy, error.reason, str(error))
+    return CompiledPolicy(policy, rules)
+
+
+def _compiled(validation: Validation, at: int) -> Rule:
+    try:
+        return Rule(validation, compile_expression(validation.expression))
+    except ExpressionError as error:
+        raise ExpressionError(error.reason, f"spec.validations[{at}].expression ({validation.name}): {error}") from None
+
+
+def _check_whole(spec: PolicySpec) -> None:
+    if spec.effect == "Allow":
+        for field, value in (("subjects", spec.subjects), ("purposes", spec.purposes), ("access", spec.access)):
+            if not value:
+                raise ShapeError(f"spec.{field}", "an Allow says whom, for what and which access")
+    elif any(ceiling.kubernetes is not None and ceiling.kubernetes.risks for ceiling in spec.access or ()):
+        raise ShapeError("spec.access", "risks are accepted by an Allow; a Deny names the rights")
+    if spec.ttl_default > spec.ttl_max:
+        raise ShapeError("spec.ttl", "default is longer than max")
+
+
+def _check_purpose(purpose: Purpose, field: str) -> None:
+    for name, parameter in purpose.parameters.items():
+        where = f"{field}.parameters.{name}"
+        text = parameter.type in ("string", "array")
+        number = parameter.type in ("integer", "number")
+        if not text and (parameter.pattern, parameter.enum, parameter.max_length) != (None, None, None):
+            raise ShapeError(where, "pattern, enum and maxLength belong to strings")
+        if not number and (parameter.minimum, parameter.maximum) != (None, None):
+            raise ShapeError(where, "minimum and maximum belong to numbers")
+        if parameter.minimum is not None and parameter.maximum is not None and parameter.minimum > parameter.maximum:
+            raise ShapeError(where, "minimum is greater than maximum")
+        _check_pattern(parameter, where)
+
+
+def _check_pattern(parameter: Parameter, where: str) -> None:
+    if parameter.pattern is None:
+        return
+    try:
+        check_pattern(parameter.pattern)
+    except ExpressionError as error:
+        raise ShapeError(f"{where}.pattern", str(error)) from None
+    for value in parameter.enum or ():
+        if not _matches(parameter.pattern, value):
+            raise ShapeError(f"{where}.enum", "a value does not match the pattern")
+
+
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return matches_whole(pattern, value)
+    except EvaluationError:
+        return False
+
+
+def _check_references(ceiling: AccessCeiling, spec: PolicySpec, field: str) -> None:
+    """Every `$name` stands for text in every purpose; under Allow it is always there."""
+    for name in sorted(_references(ceiling)):
+        for purpose in spec.purposes or ():
+            parameter = purpose.parameters.get(name)
+            if parameter is None or parameter.type not in ("string", "array"):
+                raise ShapeError(field, f"${name} is no parameter of strings in purpose {purpose.name}")
+            if spec.effect == "Allow" and not parameter.required:
+                raise ShapeError(field, f"${name} is not a required parameter in purpose {purpose.name}")
+
+
+def _references(ceiling: AccessCeiling) -> set[str]:
+    words: list[str] = []
+    for scope in ceiling.kubernetes.scopes if ceiling.kubernetes is not None else ():
+        words += scope.namespaces or ()
+        for rule in scope.rules or ():
+            words += rule.resource_names or ()
+    return {name for word in words if (name := referenced(word)) is not None}

@@ -1,0 +1,50 @@
+"""Does one Deny stand against this request?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from valetkey.kinds.accessrequest import Denial, RequestSpec
+from valetkey.policy.ceiling import shared_field
+from valetkey.policy.compile import CompiledPolicy
+from valetkey.policy.denials import denial
+from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.facts import Facts
+from valetkey.reasons import Reason
+
+
+def refuses(
+    compiled: CompiledPolicy, request: RequestSpec, facts: Facts, variables: Mapping[str, Any]
+) -> Denial | None:
+    """The denial of a Deny that is about this agent, if the request shares a right with it.
+
+    Every rule of it that cannot be evaluated counts as true.
+    """
+    spec = compiled.policy.spec
+    if spec.purposes is not None and all(purpose.name != request.task.purpose for purpose in spec.purposes):
+        return None
+    field = _shared(compiled, request, facts)
+    if field is None:
+        return None
+    doubt = ""
+    for rule in compiled.rules:
+        try:
+            if not rule.expression.is_true(variables):
+                return None
+        except EvaluationError:
+            doubt = f" Its rule {rule.validation.name} could not be evaluated, which counts against the request."
+    return denial(
+        Reason.POLICY_DENIED,
+        f"Policy {compiled.policy.metadata.name} denies {field}: no other policy can allow it. Leave it out.{doubt}",
+        field=field,
+        contact=spec.contact,
+    )
+
+
+def _shared(compiled: CompiledPolicy, request: RequestSpec, facts: Facts) -> str | None:
+    entries = compiled.policy.spec.access
+    if entries is None:
+        return "spec.access"
+    fields = (shared_field(request.access, entry, request.task.parameters, facts.cluster_roles) for entry in entries)
+    return next((field for field in fields if field is not None), None)

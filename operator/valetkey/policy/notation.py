@@ -1,0 +1,38 @@
+"""How does an access read on one line?
+
+`shop: get,patch deployments.apps/checkout; web: clusterrole log-reader; cluster: get nodes; cluster: get /healthz`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from valetkey.kinds.access import Access, Rule, Scope
+
+MAX_LINE: Final = 2048
+
+
+def line(access: Access) -> str:
+    """The access on one line of at most 2048 characters, in the words of the request."""
+    scopes = access.kubernetes.scopes if access.kubernetes is not None else ()
+    whole = "; ".join(part for scope in scopes for part in _parts(scope))
+    return whole if len(whole) <= MAX_LINE else whole[: MAX_LINE - 1] + "…"
+
+
+def _parts(scope: Scope) -> Iterator[str]:
+    place = "cluster" if scope.namespace is None else scope.namespace
+    if scope.cluster_role is not None:
+        yield f"{place}: clusterrole {scope.cluster_role}"
+    for rule in scope.rules or ():
+        yield f"{place}: {','.join(rule.verbs)} {_objects(rule)}"
+
+
+def _objects(rule: Rule) -> str:
+    if rule.non_resource_urls is not None:
+        return ",".join(rule.non_resource_urls)
+    groups = rule.api_groups or ("",)
+    kinds = ",".join(
+        f"{resource}.{group}" if group else resource for resource in rule.resources or () for group in groups
+    )
+    return f"{kinds}/{','.join(rule.resource_names)}" if rule.resource_names is not None else kinds

@@ -1,0 +1,42 @@
+"""What can a decision be?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from valetkey.kinds.accessrequest import Denial
+from valetkey.kinds.taskgrant import PolicyReference
+from valetkey.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A policy grants the request as it is."""
+
+    policy: PolicyReference
+    entry: str
+    """The entry of the policy's access that the request lies within."""
+    ttl: timedelta
+    pod_templates: bool
+    """Whether that entry accepts the risk PodTemplates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No policy grants the request, or one denies it; never as written."""
+
+    denial: Denial
+    policy: str | None
+    """The policy that denies it or came nearest to granting it; None if none is about this agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """It cannot be known now; it never grants."""
+
+    reason: Reason
+    message: str
+
+
+Decision = Approved | Denied | Undecided

@@ -1,0 +1,42 @@
+"""What does an expression see of a request and of the facts?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from valetkey.kinds.access import Access
+from valetkey.kinds.accessrequest import RequestSpec
+from valetkey.policy.facts import Facts
+
+
+def variables(request: RequestSpec, facts: Facts) -> dict[str, Any]:
+    """The value of each variable; what is not known is absent, so that reading it is an error and never false."""
+    identity, task = facts.identity, request.task
+    return {
+        "identity.namespace": identity.namespace,
+        "identity.serviceAccount": identity.service_account,
+        "identity.podName": identity.pod_name,
+        "identity.podUID": identity.pod_uid,
+        "identity.nodeName": identity.node_name,
+        "identity.labels": dict(identity.labels),
+        "claims.task.id": task.id,
+        "claims.task.objective": task.objective,
+        "claims.task.purpose": task.purpose,
+        "claims.task.parameters": dict(task.parameters),
+        "access": request.access.to_api(),
+        "namespaces": _namespaces(request.access, facts),
+        "cluster": facts.cluster,
+        "now": facts.now,
+    }
+
+
+def _namespaces(access: Access, facts: Facts) -> dict[str, dict[str, dict[str, str]]]:
+    """The namespaces that the request reaches, by name; cluster scope reaches all of them."""
+    scopes = access.kubernetes.scopes if access.kubernetes is not None else ()
+    reached = {scope.namespace for scope in scopes if scope.namespace is not None}
+    if any(scope.namespace is None for scope in scopes):
+        reached |= set(facts.namespaces)
+    # An unknown namespace is there without labels: leaving it out would let `exists` overlook it.
+    return {
+        name: {"labels": dict(facts.namespaces[name])} if name in facts.namespaces else {} for name in sorted(reached)
+    }

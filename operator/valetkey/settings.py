@@ -1,0 +1,41 @@
+"""What the platform team sets: the chart writes it as JSON, the operator reads it once at start."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from valetkey.kinds.base import Duration, Model
+
+
+class Settings(Model):
+    """The operator's settings; every field is a chart value or follows from one."""
+
+    cluster: str = Field(default="", description="This cluster's name, for the log and for policies.")
+    system_namespace: str = Field(description="The operator's own namespace.")
+    grants_namespace: str = Field(default="valetkey-grants", description="Where the accounts of grants live; locked.")
+    account: str = Field(default="valetkey", description="The operator's ServiceAccount.")
+    agent_namespaces: tuple[str, ...] = Field(min_length=1, description="Namespaces whose agents are served.")
+    cluster_roles: tuple[str, ...] = Field(default=(), description="ClusterRoles that may be handed out.")
+    audience: str | None = Field(default=None, description="The API server's audience; left out, its own default.")
+    limits_active: int = Field(default=20, ge=1, description="Live grants per policy and ServiceAccount by default.")
+    pending_ttl: Duration = Field(
+        default=timedelta(minutes=5), alias="pendingTTL", description="How long a request may wait."
+    )
+    history_ttl: Duration = Field(
+        default=timedelta(hours=1), alias="historyTTL", description="How long an ended request stays."
+    )
+    renew_after: Duration = Field(
+        default=timedelta(minutes=6), description="A credential's age at which its successor is made."
+    )
+    workers: int = Field(default=32, ge=1, le=256, description="Keys worked on at once.")
+    log_directory: Path = Field(description="Where the log is written.")
+    guards: Path = Field(description="A JSON list of the admission policies and bindings that must be in force.")
+    ready_file: Path = Field(
+        description="Touched while the operator serves requests; the readiness probe looks for it."
+    )
+    server: str | None = Field(
+        default=None, description="The API server that agents reach, for the delivered kubeconfig."
+    )
