@@ -37,7 +37,7 @@ def ceiling_of(scopes: list[dict[str, Any]]) -> AccessCeiling:
     return build.ceiling(*scopes)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(request_scopes(), ceiling_scopes(), parameters())
 def test_within_says_what_counting_says(
     asked: list[dict[str, Any]], ceiling: list[dict[str, Any]], known: dict[str, Any]
@@ -47,7 +47,7 @@ def test_within_says_what_counting_says(
     assert within(access_of(asked), ceiling_of(ceiling), known) is expected
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(request_scopes(), ceiling_scopes(), parameters())
 def test_within_says_what_counting_says_where_the_ceiling_was_made_to_cover(
     asked: list[dict[str, Any]], ceiling: list[dict[str, Any]], known: dict[str, Any]
@@ -67,7 +67,7 @@ def test_within_says_what_counting_says_where_the_ceiling_was_made_to_cover(
     assert within(access_of(asked), ceiling_of(less), known) is expected
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(request_scopes(), ceiling_scopes(), parameters())
 def test_intersects_says_what_counting_says(
     asked: list[dict[str, Any]], ceiling: list[dict[str, Any]], known: dict[str, Any]
@@ -77,7 +77,7 @@ def test_intersects_says_what_counting_says(
     assert intersects(access_of(asked), ceiling_of(ceiling), known, {}) is expected
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(request_scopes(), ceiling_scopes(), parameters())
 def test_a_cluster_role_intersects_as_its_rules_do(
     asked: list[dict[str, Any]], ceiling: list[dict[str, Any]], known: dict[str, Any]
@@ -105,7 +105,9 @@ def widened(draw: st.DrawFn, asked: list[dict[str, Any]]) -> list[dict[str, Any]
     wider: list[dict[str, Any]] = json.loads(json.dumps(asked))
     for scope in wider:
         for rule in scope["rules"]:
-            rule["verbs"] = sorted({*rule["verbs"], *draw(st.sets(st.sampled_from(("get", "delete", "*")), max_size=2))})
+            rule["verbs"] = sorted(
+                {*rule["verbs"], *draw(st.sets(st.sampled_from(("get", "delete", "*")), max_size=2))}
+            )
             if draw(st.booleans()):
                 rule.pop("resourceNames", None)
         scope["rules"] += draw(st.lists(resource_rules(), max_size=2))
@@ -134,7 +136,7 @@ policies = st.builds(
 )
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), request_scopes(), policies, st.sampled_from(("a", "shop")))
 def test_adding_rights_to_a_denied_request_never_makes_it_pass(
     data: st.DataObject, asked: list[dict[str, Any]], agent_policies: list[AgentPolicy], parameter: str
@@ -147,7 +149,7 @@ def test_adding_rights_to_a_denied_request_never_makes_it_pass(
     assert not (isinstance(before, Denied) and isinstance(after, Approved))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(request_scopes(), policies)
 def test_the_order_in_which_policies_come_does_not_matter(
     asked: list[dict[str, Any]], agent_policies: list[AgentPolicy]
@@ -158,7 +160,7 @@ def test_the_order_in_which_policies_come_does_not_matter(
     assert all(decision == decisions[0] for decision in decisions)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(request_scopes(), policies, ceiling_scopes())
 def test_one_more_deny_never_makes_a_request_pass(
     asked: list[dict[str, Any]], agent_policies: list[AgentPolicy], ceiling: list[dict[str, Any]]
@@ -169,7 +171,7 @@ def test_one_more_deny_never_makes_a_request_pass(
     assert not (isinstance(before, Denied) and isinstance(after, Approved))
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(request_scopes(), policies)
 def test_what_is_approved_lies_within_one_entry_with_its_risks_and_meets_no_deny(
     asked: list[dict[str, Any]], agent_policies: list[AgentPolicy]
@@ -195,7 +197,7 @@ def test_what_is_approved_lies_within_one_entry_with_its_risks_and_meets_no_deny
     assert isinstance(decision, Approved) is (fits and not meets)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(request_scopes(), policies)
 def test_what_a_denial_offers_would_pass_the_policy_that_offers_it(
     asked: list[dict[str, Any]], agent_policies: list[AgentPolicy]

@@ -19,17 +19,22 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ .Values.account }}
 {kind: ServiceAccount, name: {{ .Values.account }}, namespace: {{ .Release.Namespace }}}
 {{- end }}
 
-{{- /* A namespace whose rights must never be handed out: with them a grant could make itself another. */}}
+{{- /* What the schema cannot say. */}}
 {{- define "valetkey.check" -}}
+{{- $seen := dict }}
 {{- range .Values.grantable.namespaces }}
 {{- if has .name (list $.Values.grantsNamespace $.Release.Namespace "kube-system") }}
-{{- fail (printf "grantable.namespaces: rights in %s cannot be handed out" .name) }}
+{{- fail (printf "grantable.namespaces: rights in %s would be rights over grants or the cluster, and cannot be handed out" .name) }}
 {{- end }}
+{{- if hasKey $seen .name }}
+{{- fail (printf "grantable.namespaces: %s is named twice" .name) }}
 {{- end }}
-{{- if ne (len .Values.grantable.namespaces) (len (.Values.grantable.namespaces | default list | toJson | fromJsonArray | include "valetkey.nothing" | len | add (len (uniq (include "valetkey.namesOf" . | fromJsonArray))))) }}
-{{- fail "grantable.namespaces: a namespace is named twice" }}
+{{- $_ := set $seen .name true }}
 {{- end }}
 {{- if has .Values.grantsNamespace (append .Values.agentNamespaces .Release.Namespace) }}
 {{- fail "grantsNamespace: it is neither an agent's namespace nor the operator's own" }}
+{{- end }}
+{{- if has .Release.Namespace .Values.agentNamespaces }}
+{{- fail "agentNamespaces: the operator's own namespace has no agents" }}
 {{- end }}
 {{- end }}

@@ -42,6 +42,7 @@ class Operator:
             expected=guards.load(settings.guards),
             cluster_roles=settings.cluster_roles,
             changed=self._surroundings_changed,
+            clock=_now,
         )
         self._relist = Relist(api, self._cache, self._surroundings, settings.agent_namespaces, self._wake)
         self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster)
@@ -61,7 +62,7 @@ class Operator:
             delivery=SecretDelivery(api),
             log=self._log,
             events=self._events,
-            clock=lambda: datetime.now(UTC),
+            clock=_now,
         )
         self._worker = Worker(
             queue=self._queue,
@@ -166,6 +167,10 @@ class Operator:
         for key, request in self._cache.requests.items():
             if request.finished is None:
                 self._queue.add(key, ending=False)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _key(body: Json) -> Key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from pydantic import ValidationError
@@ -34,11 +34,13 @@ class Surroundings:
         expected: Iterable[Json],
         cluster_roles: Iterable[str],
         changed: Callable[[], None],
+        clock: Callable[[], datetime],
     ) -> None:
         self._api = api
         self._expected = tuple(expected)
         self._role_names = tuple(cluster_roles)
         self._changed = changed
+        self._clock = clock
         self._policies: dict[str, CompiledPolicy | Uncompiled] = {}
         self._versions: dict[str, tuple[str, int]] = {}
         self._live_guards: dict[guards.Id, Json] = {}
@@ -61,7 +63,7 @@ class Surroundings:
 
     async def refresh(self) -> None:
         """Reads everything in full; raises ApiError."""
-        began = datetime.now(UTC)
+        began = self._clock()
         policies = [body async for body in self._api.list(paths.collection("AgentPolicy"))]
         self._replace_policies(policies)
         self._policies_read = began

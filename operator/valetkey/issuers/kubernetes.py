@@ -93,7 +93,7 @@ class KubernetesIssuer:
         label = plan.kubernetes.account.name.removeprefix("valetkey-").removeprefix("t-")
         try:
             await all_of(*(self._remove(entry, label, uids.get(_key(entry))) for entry in objects))
-            await all_of(*(self._absent(entry, label, uids.get(_key(entry))) for entry in objects))
+            await all_of(*(self._absent(entry, label) for entry in objects))
         except ApiError as error:
             raise _unavailable(error, Reason.REVOCATION_PENDING) from error
         return "Absent"
@@ -107,8 +107,25 @@ class KubernetesIssuer:
 
     async def _account_and_token(self, order: Order, account: PlannedObject) -> Credential:
         body = self._body(order, account) | {"automountServiceAccountToken": False}
-        made = await self._ensure(order, account, body, compared=())
+        try:
+            found = await self._create_afresh(order, account, body)
+        except ApiError as error:
+            raise _issue_error(error, account) from error
+        made = MadeObject(
+            kind=account.kind, namespace=account.namespace, name=account.name, uid=found["metadata"]["uid"]
+        )
         return await self._token(order, account, made=(made,))
+
+    async def _create_afresh(self, order: Order, account: PlannedObject, body: Json) -> Json:
+        path = paths.collection(account.kind, account.namespace)
+        try:
+            return await self._api.create(path, body)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            # An earlier try may have got as far as the pod: its token dies with the account that it was of.
+            await self._remove(account, order.request_uid, None)
+            return await self._api.create(path, body)
 
     async def _rights(self, order: Order, account: PlannedObject, index: int, scope: Scope) -> tuple[MadeObject, ...]:
         name, prefix = f"valetkey-{order.request_uid}-{index}", "" if scope.namespace else "Cluster"
@@ -187,22 +204,22 @@ class KubernetesIssuer:
 
     async def _remove(self, entry: PlannedObject, label: str, uid: str | None) -> None:
         path = paths.item(entry.kind, entry.namespace, entry.name)
+        uid = uid or await self._uid_of_ours(path, label)
         if uid is None:
-            uid = await self._uid_of_ours(path, label)
-            if uid is None:
-                return
+            return
         try:
             await self._api.delete(path, uid=uid)
         except ApiError as error:
-            # Another uid under that name: ours is gone.
+            # Another uid under that name: the proof looks at what it is.
             if not error.conflict:
                 raise
 
-    async def _absent(self, entry: PlannedObject, label: str, uid: str | None) -> None:
+    async def _absent(self, entry: PlannedObject, label: str) -> None:
         path = paths.item(entry.kind, entry.namespace, entry.name)
         left = await self._uid_of_ours(path, label)
-        if left is None or (uid is not None and left != uid):
+        if left is None:
             return
+        await self._api.delete(path, uid=left)
         # Somebody's finalizer keeps it alive, and with it the rights: they end with the grant all the same.
         await self._api.patch(path, {"metadata": {"uid": left, "finalizers": None}})
         raise UnavailableError(Reason.REVOCATION_PENDING, f"{_where(entry)} is still there after its deletion")

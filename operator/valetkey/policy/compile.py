@@ -58,9 +58,7 @@ class Policies:
     def narrowed(self, uid: str) -> Policies:
         """Every Deny, and of the Allows only the one of that uid: what a live grant is held to."""
         return Policies(
-            tuple(
-                one for one in self.all if one.policy.spec.effect == "Deny" or one.policy.metadata.uid == uid
-            )
+            tuple(one for one in self.all if one.policy.spec.effect == "Deny" or one.policy.metadata.uid == uid)
         )
 
     def usable(self, effect: str) -> Iterator[CompiledPolicy]:

@@ -50,7 +50,10 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class _Risky:
-    """Some rights that carry a risk; `pods/*` is any subresource of pods here, and `but` are the harmless verbs."""
+    """Some rights that carry a risk; `but` are the harmless verbs.
+
+    `nodes/*` is any subresource of nodes here; a `*/scale` that is asked for meets only those that are named.
+    """
 
     risk: Risk
     groups: frozenset[str]
@@ -93,16 +96,17 @@ _TABLE: Final = (
     _risky(
         Risk.TOKENS,
         "certificates.k8s.io",
-        "certificatesigningrequests certificatesigningrequests/* signers podcertificaterequests "
-        "podcertificaterequests/* clustertrustbundles",
+        "certificatesigningrequests certificatesigningrequests/approval certificatesigningrequests/status signers "
+        "podcertificaterequests podcertificaterequests/status clustertrustbundles",
         but=_READS | {"delete", "deletecollection"},
     ),
     _risky(Risk.RBAC, "rbac.authorization.k8s.io admissionregistration.k8s.io apiregistration.k8s.io", "*", but=_READS),
     _risky(Risk.RBAC, "valetkey.dev", "*", but=_READS),
-    _risky(Risk.RBAC, "apiextensions.k8s.io", "customresourcedefinitions customresourcedefinitions/*", but=_READS),
-    _risky(Risk.RBAC, "core", "namespaces namespaces/*", " ".join(_CHANGES)),
+    _risky(Risk.RBAC, "apiextensions.k8s.io", "customresourcedefinitions customresourcedefinitions/status", but=_READS),
+    _risky(Risk.RBAC, "core", "namespaces namespaces/status namespaces/finalize", " ".join(_CHANGES)),
     _risky(Risk.NODES, "core", "nodes", but=_READS),
-    _risky(Risk.NODES, "core", "nodes/*"),
+    _risky(Risk.NODES, "core", "nodes/* nodes/proxy nodes/status nodes/log nodes/metrics nodes/stats nodes/spec"),
+    _risky(Risk.NODES, "core", "nodes/configz nodes/healthz nodes/pods nodes/checkpoint"),
     _risky(Risk.NODES, "core", "persistentvolumes", " ".join(_CHANGES)),
     _risky(Risk.NODES, "storage.k8s.io", "volumeattachments csinodes csidrivers", " ".join(_CHANGES)),
     _risky(Risk.NODES, "node.k8s.io", "runtimeclasses", " ".join(_CHANGES)),
@@ -151,4 +155,6 @@ def _resource_meets(risky: str, asked: str) -> bool:
     asked_kind, slash, asked_part = asked.partition("/")
     if not part or not slash:
         return False
-    return (ANY in (kind, asked_kind) or kind == asked_kind) and (part in (ANY, asked_part))
+    if part == ANY:
+        return kind == asked_kind
+    return part == asked_part and (ANY in (kind, asked_kind) or kind == asked_kind)

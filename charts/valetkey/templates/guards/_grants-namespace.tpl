@@ -1,0 +1,33 @@
+{{- /* Where the accounts of grants live nobody else makes accounts or tokens, nothing runs, and no Secret is kept. */}}
+{{- define "valetkey.guard.grants-namespace" -}}
+matchConstraints:
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Values.grantsNamespace }}}}
+  resourceRules:
+  - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [serviceaccounts, serviceaccounts/token, secrets]}
+  - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE], resources: [pods]}
+variables:
+{{ include "valetkey.collectorVariable" . }}
+- name: operator
+  expression: request.userInfo.username == "{{ include "valetkey.operatorUser" . }}"
+- name: account
+  expression: >-
+    request.resource.resource == "serviceaccounts" && request.?subResource.orValue("") == ""
+- name: token
+  expression: >-
+    request.resource.resource == "serviceaccounts" && request.?subResource.orValue("") == "token"
+- name: collecting
+  expression: >-
+    request.operation == "UPDATE" && variables.collector && {{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?annotations"
+    "data" "type" "immutable" "secrets" "imagePullSecrets" "automountServiceAccountToken") }}
+validations:
+- expression: request.resource.resource != "pods"
+  message: no pod runs in the namespace of grants
+- expression: request.resource.resource != "secrets" || variables.collecting
+  message: no Secret is kept in the namespace of grants
+- expression: >-
+    !variables.account || variables.operator || variables.collecting
+    || (request.name == "default" && request.operation == "CREATE" && request.userInfo.username in {{ toJson .Values.controllers.accounts }})
+  message: accounts in the namespace of grants are written by the valetkey operator alone
+- expression: "!variables.token || variables.operator"
+  message: tokens in the namespace of grants are requested by the valetkey operator alone
+{{- end }}

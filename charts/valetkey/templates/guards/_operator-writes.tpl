@@ -1,0 +1,41 @@
+{{- /* What the operator says is said by nobody else: grants, every status, and the Secrets that hold credentials. */}}
+{{- define "valetkey.guard.operator-writes" -}}
+matchConstraints:
+  resourceRules:
+  - apiGroups: [valetkey.dev]
+    apiVersions: ["*"]
+    operations: [CREATE, UPDATE]
+    resources: [taskgrants, taskgrants/status, accessrequests/status, agentpolicies/status]
+  - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [taskgrants]}
+  - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [secrets]}
+matchConditions:
+- name: ours
+  expression: request.resource.group == "valetkey.dev" || object.?type.orValue("") == "valetkey.dev/credential"
+variables:
+{{ include "valetkey.collectorVariable" . }}
+- name: operator
+  expression: request.userInfo.username == "{{ include "valetkey.operatorUser" . }}"
+- name: what
+  expression: >-
+    (request.resource.group == "" ? "credential " : "") + request.resource.resource + (request.?subResource.orValue("") == "" ? "" : "/" + request.subResource)
+- name: grant
+  expression: request.resource.resource == "taskgrants" && request.?subResource.orValue("") == ""
+validations:
+- expression: >-
+    request.operation == "DELETE" || variables.operator || (request.operation == "UPDATE" && variables.collector
+    && request.?subResource.orValue("") == ""
+    && {{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?annotations" "spec" "data" "type" "immutable") }})
+  messageExpression: >-
+    variables.what + " are written by the valetkey operator alone"
+    + (variables.grant ? "; to end the access, delete the TaskGrant" : "")
+- expression: >-
+    !variables.grant || request.operation != "CREATE" || "valetkey.dev/revoke" in object.metadata.?finalizers.orValue([])
+  message: a TaskGrant is born with the finalizer valetkey.dev/revoke
+- expression: >-
+    !variables.grant || request.operation != "UPDATE" || "valetkey.dev/revoke" in object.metadata.?finalizers.orValue([])
+    || !("valetkey.dev/revoke" in oldObject.metadata.?finalizers.orValue([]))
+    || (variables.operator && has(oldObject.metadata.deletionTimestamp))
+  message: the finalizer valetkey.dev/revoke is removed by the valetkey operator alone, once the access is revoked
+- expression: {{ include "valetkey.notOrphaning" . | quote }}
+  message: deleting with orphan propagation would leave what was granted behind
+{{- end }}

@@ -1,0 +1,62 @@
+{{- /* Who asks is what the API server authenticated: no client can say otherwise, and nobody can change it later. */}}
+{{- define "valetkey.guard.request-attest" -}}
+matchConstraints:
+  resourceRules:
+  - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE, DELETE], resources: [accessrequests]}
+variables:
+{{ include "valetkey.collectorVariable" . }}
+{{- include "valetkey.callerVariables" . }}
+- name: bound
+  expression: >-
+    variables.podName != "" && variables.podUID != "" && variables.nodeName != "" && variables.credentialID.startsWith("JTI=")
+- name: create
+  expression: >-
+    request.operation == "CREATE"
+- name: update
+  expression: >-
+    request.operation == "UPDATE"
+validations:
+- expression: "!variables.create || variables.bound"
+  message: an AccessRequest is created with the pod's own bound token; mount a serviceAccountToken volume and send that
+- expression: >-
+    !variables.create || (request.userInfo.username == object.spec.requester.username
+    && request.userInfo.username == "system:serviceaccount:" + request.namespace + ":" + object.spec.requester.serviceAccount)
+  messageExpression: >-
+    "an AccessRequest is created in its pod's namespace, and spec.requester names the caller, " + request.userInfo.username
+- expression: >-
+    !variables.create || (object.spec.requester.podName == variables.podName && object.spec.requester.podUID == variables.podUID
+    && object.spec.requester.nodeName == variables.nodeName)
+  messageExpression: >-
+    "spec.requester names the calling pod: podName " + variables.podName + ", podUID " + variables.podUID + ", nodeName " + variables.nodeName
+- expression: "!variables.create || object.spec.requester.credentialID == variables.credentialID"
+  messageExpression: '"spec.requester.credentialID is that of the token used, " + variables.credentialID'
+- expression: '!variables.create || object.spec.requester.via == "API"'
+  message: spec.requester.via is API
+- expression: "!variables.create || (object.spec.subject.podName == variables.podName && object.spec.subject.podUID == variables.podUID)"
+  message: spec.subject is the pod that asks
+- expression: >-
+    !variables.create || (object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(o,
+    o.apiVersion == "v1" && o.kind == "Pod" && o.name == variables.podName && o.uid == variables.podUID
+    && !o.?controller.orValue(false) && !o.?blockOwnerDeletion.orValue(false)))
+  message: an AccessRequest has one owner, the pod that asks, without controller and blockOwnerDeletion
+- expression: "!variables.create || object.metadata.?finalizers.orValue([]).size() == 0"
+  message: an AccessRequest has no finalizers
+- expression: "!variables.create || !has(object.spec.outcome)"
+  message: spec.outcome is said when the task is over
+- expression: >-
+    !variables.update || variables.collector || (variables.bound && variables.podUID == oldObject.spec.requester.podUID
+    && request.userInfo.username == oldObject.spec.requester.username)
+  message: an AccessRequest is changed by the pod that made it alone, and only its spec.outcome
+- expression: "!variables.update || ({{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?annotations") }})"
+  message: only spec.outcome of an AccessRequest is changed, not its labels or annotations
+- expression: >-
+    !variables.update || (variables.collector ? object.spec == oldObject.spec
+    : {{ include "valetkey.unchanged" (list "metadata.?finalizers" "metadata.?ownerReferences") }})
+  message: only spec.outcome of an AccessRequest is changed, not its finalizers or owners
+- expression: {{ include "valetkey.notOrphaning" . | quote }}
+  message: deleting with orphan propagation would leave what was granted behind
+{{- end }}
+
+{{- define "valetkey.notOrphaning" -}}
+request.operation != "DELETE" || (request.?options.?propagationPolicy.orValue("") != "Orphan" && !request.?options.?orphanDependents.orValue(false))
+{{- end }}

@@ -1,0 +1,88 @@
+"""Starts processes and ends them again: those that it started, and no others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.cluster.local.places import LOGS, STATE, LocalClusterError
+
+_PIDS = STATE / "pid"
+
+
+def start(name: str, command: Sequence[str | Path]) -> None:
+    """Starts a process of its own session, unless it runs."""
+    if running(name) is not None:
+        return
+    LOGS.mkdir(parents=True, exist_ok=True)
+    _PIDS.mkdir(parents=True, exist_ok=True)
+    with (LOGS / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=STATE,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    (_PIDS / name).write_text(f"{process.pid} {started_at(process.pid)}")
+
+
+def running(name: str) -> int | None:
+    """The id of a process that was started here and lives; the id's start time tells it from a later process."""
+    try:
+        pid, started = (_PIDS / name).read_text().split()
+    except (FileNotFoundError, ValueError):
+        return None
+    return int(pid) if started_at(int(pid)) == started else None
+
+
+def stop(name: str, *, patience: float = 10.0) -> None:
+    """Ends a process, at last by force."""
+    pid = running(name)
+    if pid is not None:
+        _signal(pid, signal.SIGTERM)
+        if not _wait(lambda: running(name) is None, patience):
+            _signal(pid, signal.SIGKILL)
+            _wait(lambda: running(name) is None, 5.0)
+    (_PIDS / name).unlink(missing_ok=True)
+
+
+def started_at(pid: int) -> str | None:
+    """When a process was started, in clock ticks since boot; None for one that is gone or only not yet reaped."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def until(name: str, ready: Callable[[], bool], *, seconds: float) -> None:
+    """Waits until a process serves; raises LocalClusterError with the end of its log where it does not."""
+    if not _wait(lambda: ready() or running(name) is None, seconds) or running(name) is None:
+        tail = "\n".join((LOGS / f"{name}.log").read_text(errors="replace").splitlines()[-20:])
+        state = "did not become ready" if running(name) is not None else "ended"
+        raise LocalClusterError(f"{name} {state}; the end of its log:\n{tail}")
+
+
+def _wait(done: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if done():
+            return True
+        time.sleep(0.1)
+    return done()
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    # Ours, if it was started by this very process: reap it, so that it does not look alive.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

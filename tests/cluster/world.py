@@ -1,0 +1,198 @@
+"""The people and the pods of the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.cluster.api import SYSTEM, Api, Caller, Json, claims, merged, unique
+
+
+class World:
+    """The people and the pods of the tests; no kubelet is needed: the node is paper."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.pods: dict[str, Json] = {}
+        self.tokens: dict[str, Caller] = {}
+        self.editor = Caller(user="editor")  # bound to `edit` where agents run and where they work
+        self.insider = Caller(user="insider")  # the same, and all of valetkey's roles but the author's
+
+    async def build(self) -> None:
+        """Makes them."""
+        node = {
+            "metadata": {
+                "name": "paper-node",
+                "labels": {"node.kubernetes.io/exclude-from-external-load-balancers": ""},
+            }
+        }
+        await self.api.ensured("/api/v1/nodes", node)
+        for namespace in ("agents", "agents-b"):
+            await self.api.ensured(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "fixer"}})
+            await self._bind(namespace, "requesters", "valetkey-requester", _account(namespace, "fixer"))
+            for user in ("editor", "insider"):
+                await self._bind(namespace, f"{user}-edits", "edit", _user(user))
+            for role in ("valetkey-requester", "valetkey-viewer"):
+                await self._bind(namespace, f"insider-{role}", role, _user("insider"))
+        for user in ("editor", "insider"):
+            await self._bind("shop", f"{user}-edits", "edit", _user(user))
+        for name, namespace in (("asker", "agents"), ("twin", "agents"), ("stranger", "agents-b")):
+            self.pods[name] = await self.pod(namespace, name)
+            self.tokens[name] = await self.api.token(namespace, "fixer", self.pods[name])
+        # A pod of another namespace that RBAC would let ask here: only the guard stands in its way.
+        await self._bind("agents", "strangers-ask", "valetkey-requester", _account("agents-b", "fixer"))
+        self.tokens["operator"] = await self.api.token(SYSTEM, "valetkey")
+        self.tokens["unbound"] = await self.api.token("agents", "fixer")
+
+    async def leave(self) -> None:
+        """Takes the pods and the node away, so that nobody takes the node for one that runs pods."""
+        for namespace in ("agents", "agents-b", "shop"):
+            await self.api.gone(f"/api/v1/namespaces/{namespace}/pods?fieldSelector=spec.nodeName=paper-node")
+        await self.api.gone("/api/v1/nodes/paper-node")
+
+    def request(self, who: str, **change: Any) -> Json:
+        """A request that a client filled in, as the pod's own token would make it; then changed."""
+        pod, token = self.pods[who], claims(self.tokens[who])
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        body = unfilled()
+        body["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}]
+        body["spec"]["subject"] = {"podName": name, "podUID": uid}
+        body["spec"]["requester"] = {
+            "username": token["sub"],
+            "serviceAccount": "fixer",
+            "podName": name,
+            "podUID": uid,
+            "nodeName": "paper-node",
+            "credentialID": f"JTI={token['jti']}",
+            "via": "API",
+        }
+        return merged(body, change)
+
+    async def pod(self, namespace: str, name: str, **metadata: Any) -> Json:
+        """A pod of the ServiceAccount fixer on the paper node, made anew."""
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        await self.api.gone(f"{path}/{name}")
+        return await self.api.made(path, pod(name, **metadata))
+
+    async def _bind(self, namespace: str, name: str, role: str, subject: Json) -> None:
+        await self.api.ensured(
+            f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+            {
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [subject],
+            },
+        )
+
+
+def _account(namespace: str, name: str) -> Json:
+    return {"kind": "ServiceAccount", "namespace": namespace, "name": name}
+
+
+def _user(name: str) -> Json:
+    return {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}
+
+
+def pod(name: str, *, labels: Json | None = None, **spec: Any) -> Json:
+    """A pod that no kubelet runs."""
+    return {
+        "metadata": {"name": name, "labels": {"valetkey.dev/agent": "true"} if labels is None else labels},
+        "spec": {
+            "nodeName": "paper-node",
+            "serviceAccountName": "fixer",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "main", "image": "none"}],
+            **spec,
+        },
+    }
+
+
+def unfilled() -> Json:
+    """A request as a person writes it: what admission fills in is left out."""
+    return {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "AccessRequest",
+        "metadata": {"name": unique("fix")},
+        "spec": {
+            "task": {"id": "run-8841", "objective": "Restart checkout", "purpose": "remediation"},
+            "access": {
+                "kubernetes": {
+                    "scopes": [
+                        {
+                            "namespace": "shop",
+                            "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}],
+                        }
+                    ]
+                }
+            },
+        },
+    }
+
+
+def grant(name: str, uid: str) -> Json:
+    """A TaskGrant as the operator writes it."""
+    at = "2026-01-01T00:00:00.000000Z"
+    account = {"kind": "ServiceAccount", "namespace": "valetkey-grants", "name": f"valetkey-{uid}"}
+    return {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "TaskGrant",
+        "metadata": {
+            "name": name,
+            "labels": {"valetkey.dev/request": uid},
+            "finalizers": ["valetkey.dev/revoke"],
+        },
+        "spec": {
+            "request": {"name": name, "uid": uid},
+            "order": {
+                "requestUID": uid,
+                "subject": {
+                    "namespace": "agents",
+                    "podName": "asker",
+                    "podUID": uid,
+                    "nodeName": "paper-node",
+                    "serviceAccount": "fixer",
+                },
+                "task": {"id": "run-8841", "purpose": "remediation"},
+                "policy": {"name": "fixers", "uid": uid, "generation": 1},
+                "decision": "1",
+                "access": unfilled()["spec"]["access"],
+                "line": "shop: get,patch deployments.apps",
+                "openedAt": at,
+                "notAfter": at,
+            },
+            "plan": {"kubernetes": {"account": account, "objects": []}},
+            "delivery": {"secret": {"name": "valetkey-asker"}},
+        },
+    }
+
+
+def policy(name: str, effect: str = "Allow", **change: Any) -> Json:
+    """An AgentPolicy; a Deny names nothing, and so everything."""
+    body: Json = {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "AgentPolicy",
+        "metadata": {"name": name},
+        "spec": {"effect": effect},
+    }
+    if effect == "Allow":
+        body["spec"] |= {
+            "subjects": [{"name": "fixer", "namespace": "agents", "serviceAccount": "fixer"}],
+            "purposes": [{"name": "remediation"}],
+            "access": [
+                {
+                    "name": "restart",
+                    "kubernetes": {
+                        "scopes": [
+                            {
+                                "namespaces": ["shop"],
+                                "rules": [
+                                    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}
+                                ],
+                            }
+                        ]
+                    },
+                }
+            ],
+        }
+    return merged(body, change)

@@ -1,0 +1,253 @@
+"""World: as much of an API server as the step machine needs, which dies at any request that a test names.
+
+It stands in for the real one in the one test that the real one cannot serve: a crash at every await, thousands
+of times.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, format_time
+from valetkey.kube.client import ApiError, Json
+
+_ITEM = re.compile(
+    r"^(?P<prefix>/.*?)(/namespaces/(?P<ns>[^/]+))?/(?P<plural>[a-z]+)(/(?P<name>[^/]+)(/(?P<sub>[a-z]+))?)?$"
+)
+_KINDS = {
+    "accessrequests": "AccessRequest",
+    "taskgrants": "TaskGrant",
+    "agentpolicies": "AgentPolicy",
+    "pods": "Pod",
+    "secrets": "Secret",
+    "namespaces": "Namespace",
+    "serviceaccounts": "ServiceAccount",
+    "roles": "Role",
+    "rolebindings": "RoleBinding",
+    "validatingadmissionpolicies": "ValidatingAdmissionPolicy",
+    "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding",
+}
+Place = tuple[str, str, str]
+"""Kind, namespace, name."""
+
+
+class Crash(BaseException):
+    """The operator's process died here."""
+
+
+class World:
+    """Objects with uids, versions, finalizers, preconditions and the leash on Secrets."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.objects: dict[Place, Json] = {}
+        self.tokens: dict[str, tuple[str, str]] = {}
+        """Account name and uid, by token."""
+        self.placed: list[tuple[str, str]] = []
+        """Request uid and token, of every credential that ever lay in a Secret."""
+        self.records: list[dict[str, Any]] = []
+        self._count = 0
+        self.fuse: int | None = None
+        self.fuse_after = False
+        self.dead = False
+        self.faults: list[int] = []
+
+    # -- what the operator sees ------------------------------------------------------------------------------------
+
+    async def get(self, path: str) -> Json:
+        kind, namespace, name, _ = self._parse(path)
+        assert kind != "Secret", "the operator may not read Secrets"
+        with self._request():
+            return self._found(kind, namespace, name)
+
+    async def create(self, path: str, body: Json) -> Json:
+        kind, namespace, name, sub = self._parse(path)
+        with self._request():
+            if sub == "token":
+                return self._token(self._found("ServiceAccount", namespace, name))
+            if kind == "Event":
+                return body
+            return self.add(kind, body | {"metadata": body["metadata"] | {"namespace": namespace}})
+
+    async def replace(self, path: str, body: Json) -> Json:
+        kind, namespace, name, _ = self._parse(path)
+        with self._request():
+            old = self._found(kind, namespace, name)
+            ours = body["metadata"]["labels"][REQUEST_LABEL]
+            if old.get("type") != SECRET_TYPE or old["metadata"].get("labels", {}).get(REQUEST_LABEL) != ours:
+                raise ApiError(403, "Forbidden", "ValidatingAdmissionPolicy 'operator-leash' denied request")
+            return self._store(kind, old | body | {"metadata": old["metadata"] | body["metadata"]})
+
+    async def patch(self, path: str, body: Json) -> Json:
+        kind, namespace, name, sub = self._parse(path)
+        with self._request():
+            old = self._found(kind, namespace, name)
+            wanted = body.get("metadata", {})
+            for field in ("uid", "resourceVersion"):
+                if field in wanted and wanted[field] != old["metadata"][field]:
+                    raise ApiError(409, "Conflict", f"{field} differs")
+            patch = (
+                {"status": body.get("status", {})}
+                if sub == "status"
+                else {k: v for k, v in body.items() if k != "status"}
+            )
+            patch.get("metadata", {}).pop("resourceVersion", None)
+            return self._store(kind, _merge(old, patch))
+
+    async def delete(self, path: str, *, uid: str) -> Json:
+        kind, namespace, name, _ = self._parse(path)
+        with self._request():
+            found = self.objects.get((kind, namespace, name))
+            if found is None:
+                return {"kind": "Status"}
+            if found["metadata"]["uid"] != uid:
+                raise ApiError(409, "Conflict", "uid differs")
+            return self.remove(kind, namespace, name) or {"kind": "Status"}
+
+    async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        kind, namespace, _, _ = self._parse(path)
+        for (of, ns, _), body in list(self.objects.items()):
+            if of == kind and namespace in ("", ns):
+                yield copy.deepcopy(body)
+
+    async def write(self, reason: str, **fields: Any) -> None:
+        with self._request():
+            self.records.append({"reason": str(reason), **fields})
+
+    def post(self, *_: Any, **__: Any) -> None:
+        pass
+
+    # -- what everybody else does ----------------------------------------------------------------------------------
+
+    def add(self, kind: str, body: Json) -> Json:
+        metadata = body["metadata"]
+        place = (kind, metadata.get("namespace") or "", metadata["name"])
+        if place in self.objects:
+            raise ApiError(409, "AlreadyExists", f"{place} already exists")
+        self._count += 1
+        stamped = {
+            "uid": f"uid-{self._count}",
+            "creationTimestamp": format_time(self.now),
+            "generation": 1,
+        }
+        return self._store(kind, {**body, "kind": kind, "metadata": {**metadata, **stamped}})
+
+    def change(self, kind: str, namespace: str, name: str, patch: Json) -> None:
+        self._store(kind, _merge(self._found(kind, namespace, name), patch))
+
+    def remove(self, kind: str, namespace: str, name: str) -> Json | None:
+        """Deletes as the API server does; gives the object where a finalizer keeps it."""
+        body = self.objects[kind, namespace, name]
+        if not body["metadata"].get("finalizers"):
+            del self.objects[kind, namespace, name]
+            self._collect(body["metadata"]["uid"])
+            return None
+        if "deletionTimestamp" in body["metadata"]:
+            return copy.deepcopy(body)
+        return self._store(kind, _merge(body, {"metadata": {"deletionTimestamp": format_time(self.now)}}))
+
+    def of(self, kind: str) -> list[Json]:
+        return [body for (of, _, _), body in self.objects.items() if of == kind]
+
+    def live_tokens(self) -> set[str]:
+        accounts = {body["metadata"]["name"]: body["metadata"]["uid"] for body in self.of("ServiceAccount")}
+        return {token for token, (name, uid) in self.tokens.items() if accounts.get(name) == uid}
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _collect(self, uid: str) -> None:
+        """What the garbage collector does, at once."""
+        for (kind, namespace, name), body in list(self.objects.items()):
+            owners = body["metadata"].get("ownerReferences") or []
+            if any(owner["uid"] == uid for owner in owners) and (kind, namespace, name) in self.objects:
+                self.remove(kind, namespace, name)
+
+    def _request(self) -> _Request:
+        return _Request(self)
+
+    def _parse(self, path: str) -> tuple[str, str, str, str]:
+        found = _ITEM.match(path)
+        assert found, path
+        plural = found["plural"]
+        return _KINDS.get(plural, "Event"), found["ns"] or "", found["name"] or "", found["sub"] or ""
+
+    def _found(self, kind: str, namespace: str, name: str) -> Json:
+        try:
+            return copy.deepcopy(self.objects[kind, namespace, name])
+        except KeyError:
+            raise ApiError(404, "NotFound", f"{kind} {namespace}/{name}") from None
+
+    def _store(self, kind: str, body: Json) -> Json:
+        self._count += 1
+        body = copy.deepcopy(body)
+        metadata = body["metadata"]
+        metadata["resourceVersion"] = str(self._count)
+        place = (kind, metadata.get("namespace") or "", metadata["name"])
+        if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+            self.objects.pop(place, None)
+            self._collect(metadata["uid"])
+        else:
+            self.objects[place] = body
+        if kind == "Secret" and body.get("data", {}).get("token"):
+            token = base64.b64decode(body["data"]["token"]).decode()
+            self.placed.append((metadata["labels"][REQUEST_LABEL], token))
+        return copy.deepcopy(body)
+
+    def _token(self, account: Json) -> Json:
+        self._count += 1
+        issued = int(self.now.timestamp())
+        metadata = account["metadata"]
+        claims = {
+            "jti": str(self._count),
+            "sub": f"system:serviceaccount:{metadata['namespace']}:{metadata['name']}",
+            "iat": issued,
+            "exp": issued + 600,
+        }
+        token = f"h.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.s"
+        self.tokens[token] = (metadata["name"], metadata["uid"])
+        return {"status": {"token": token}}
+
+
+class _Request:
+    """One request or one record: it may fail, and the process may die before it or right after it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __enter__(self) -> None:
+        world = self._world
+        if world.dead:
+            raise Crash
+        if world.fuse is not None:
+            world.fuse -= 1
+            if world.fuse <= 0 and not world.fuse_after:
+                world.dead = True
+                raise Crash
+        if world.faults:
+            status = world.faults.pop()
+            if status:
+                raise ApiError(status, {409: "Conflict", 429: "TooManyRequests"}.get(status, "InternalError"), "fault")
+
+    def __exit__(self, *_: object) -> None:
+        world = self._world
+        if world.fuse is not None and world.fuse <= 0:
+            world.dead = True
+            raise Crash
+
+
+def _merge(old: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict) or not isinstance(old, dict):
+        return copy.deepcopy(patch)
+    merged = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(old.get(key), value)
+    return merged

@@ -1,0 +1,155 @@
+"""An expression is true, false, or an error; nothing else passes for true."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.unit.policy.given import facts, request, scopes
+from valetkey.policy.expressions import (
+    EvaluationError,
+    ExpressionError,
+    check_pattern,
+    compile_expression,
+    matches_whole,
+)
+from valetkey.policy.variables import variables
+from valetkey.reasons import Reason
+
+
+def is_true(expression: str, task: dict[str, Any] | None = None, **spec: Any) -> bool:
+    return compile_expression(expression).is_true(variables(request(task, **spec), facts()))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'identity.namespace == "shop-agents" && identity.serviceAccount == "fixer"',
+        'identity.podName == "fixer-0" && identity.podUID == "pod-uid" && identity.nodeName == "node-1"',
+        'identity.labels["valetkey.dev/agent"] == "true"',
+        'claims.task.id == "run-1" && claims.task.objective.contains("checkout")',
+        'claims.task.purpose == "remediation" && claims.task.parameters.deployment == "checkout"',
+        'access.kubernetes.scopes.all(s, s.namespace == "shop")',
+        'access.kubernetes.scopes.all(s, s.rules.all(r, !("delete" in r.verbs)))',
+        'namespaces.all(n, namespaces[n].labels.env == "test")',
+        'cluster == "west"',
+        'now > timestamp("2026-11-23T00:00:00Z") && now.getHours("UTC") == 14',
+        "!has(identity.labels.absent)",
+    ],
+)
+def test_everything_that_a_decision_reads_can_be_asked_for(expression: str) -> None:
+    assert is_true(expression) is True
+
+
+def test_false_is_false() -> None:
+    assert is_true('cluster == "east"') is False
+
+
+@pytest.mark.parametrize(
+    ("expression", "line", "column", "what"),
+    [
+        ("1 +", 1, 4, "Syntax error"),
+        ("true &&\n  unknown", 2, 3, "undeclared reference to 'unknown'"),
+        ('identity.namespce == "a"', 1, 9, "identity.namespce"),
+        ('claims.task.purpos == "a"', 1, 12, "claims.task.purpos"),
+        ("cluster == 1", 1, 9, "no matching overload"),
+        ("true ? true : 'a'", 1, 6, "no matching overload"),
+    ],
+)
+def test_what_does_not_compile_says_where_and_what_is_wrong(expression: str, line: int, column: int, what: str) -> None:
+    with pytest.raises(ExpressionError) as raised:
+        compile_expression(expression)
+    assert raised.value.reason is Reason.EXPRESSION_INVALID
+    assert str(raised.value).startswith(f"line {line}, column {column}: ")
+    assert what in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "expression", ['"true"', "1", "identity.labels", "claims.task.parameters.sure", "dyn(true)", "null", "[true]"]
+)
+def test_what_does_not_give_a_boolean_does_not_compile(expression: str) -> None:
+    with pytest.raises(ExpressionError) as raised:
+        compile_expression(expression)
+    assert raised.value.reason is Reason.EXPRESSION_INVALID
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'claims.task.parameters.absent == "x"',
+        'identity.labels.absent == "x"',
+        'namespaces["unknown"].labels.env == "prod"',
+        "1 / (claims.task.parameters.size() - 1) == 1",
+        'timestamp(claims.task.id) < now || cluster == "east"',
+        'cluster.matches(claims.task.objective + "[")',
+    ],
+)
+def test_an_error_is_not_true(expression: str) -> None:
+    with pytest.raises(EvaluationError):
+        is_true(expression)
+
+
+TENFOLD = "[0,1,2,3,4,5,6,7,8,9]"
+MILLION = "".join(f"{TENFOLD}.all({name}," for name in "abcdef") + "true" + ")" * 6
+
+
+def test_a_loop_over_a_million_constants_does_not_compile() -> None:
+    with pytest.raises(ExpressionError) as raised:
+        compile_expression(MILLION)
+    assert raised.value.reason is Reason.EXPRESSION_TOO_COSTLY
+
+
+def test_a_loop_over_a_million_elements_of_a_request_ends_with_an_error_and_soon() -> None:
+    loop = compile_expression("claims.task.parameters.l.all(x, x >= 0)")
+    started = time.monotonic()
+    with pytest.raises(EvaluationError):
+        loop.is_true({"claims.task.parameters": {"l": list(range(1_000_000))}})
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("expression", ["(" * 100 + "true" + ")" * 100, "true" + " && true" * 1000])
+def test_a_huge_expression_is_too_costly(expression: str) -> None:
+    with pytest.raises(ExpressionError) as raised:
+        compile_expression(expression)
+    assert raised.value.reason is Reason.EXPRESSION_TOO_COSTLY
+
+
+def test_the_cluster_scope_shows_every_namespace() -> None:
+    nodes = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}
+    assert is_true('"web" in namespaces && "shop" in namespaces', access=scopes({"rules": [nodes]}))
+    assert is_true('!("web" in namespaces)')
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("[a-z]+", "abc", True),
+        ("[a-z]+", "abc\n", False),
+        ("[a-z]+", "\nabc", False),
+        ("[a-z]+", "abc1", False),
+        ("a|b", "ab", False),
+        ("a|b", "b", True),
+        ("(?m)^a$", "a\nb", False),
+        ("(?i)abc", "ABC", True),
+        ("", "", True),
+        ("", "a", False),
+    ],
+)
+def test_a_pattern_matches_the_whole_text(pattern: str, text: str, expected: bool) -> None:
+    check_pattern(pattern)
+    assert matches_whole(pattern, text) is expected
+
+
+@pytest.mark.parametrize("pattern", ["[a-", "(?=a)b", "(a", "a)|(?:b", "\\Qab", "\\", "a{2000}", "(?P<", "\\1"])
+def test_a_pattern_that_is_not_re2_or_breaks_out_of_its_anchors_is_refused(pattern: str) -> None:
+    with pytest.raises(ExpressionError) as raised:
+        check_pattern(pattern)
+    assert raised.value.reason is Reason.EXPRESSION_INVALID
+
+
+def test_a_pattern_that_would_take_for_ever_elsewhere_is_fast() -> None:
+    started = time.monotonic()
+    assert matches_whole("(a+)+b", "a" * 16_000) is False
+    assert time.monotonic() - started < 2
