@@ -745,7 +745,7 @@ async def test_a_grant_creates_nothing_that_runs(api: Api, accounts: dict[str, C
         )
         refused(answer, "grant-accounts")
     made = accepted(await api.post(path, body, by=accounts["templates"]))
-    await api.delete(f"{path}/{made['metadata']['name']}")
+    await api.gone(f"{path}/{made['metadata']['name']}")
 
 
 TEMPLATE_CHANGES: dict[str, Json] = {
@@ -1194,13 +1194,13 @@ async def test_the_operator_binds_accounts_of_the_same_grant_only(
         made = accepted(await api.post(path, body, by=loose))
         item = f"{path}/{made['metadata']['name']}"
         more = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
-        for change in (
+        for later in (
             {"rules": more} if path == roles else {"subjects": [subject | {"namespace": "agents"}]},
             {"metadata": {"labels": {"a": "b"}}},
             {"metadata": {"finalizers": ["a.b/c"]}},
             {"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}}},
         ):
-            refused(await api.patch(item, change, by=loose), "operator-leash")
+            refused(await api.patch(item, later, by=loose), "operator-leash")
         accepted(await api.patch(item, {"metadata": {"finalizers": ["a.b/c"]}}))
         accepted(await api.delete(item, by=loose))
         accepted(await api.patch(item, {"metadata": {"finalizers": None}}, by=loose))

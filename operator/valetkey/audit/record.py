@@ -46,7 +46,8 @@ class Log:
 
         Raises UnavailableError where it cannot be written.
         """
-        record = {"at": format_time(datetime.now(UTC)), "reason": reason} | fields
+        # Hashed as it will be read back, not as it is in memory.
+        record = orjson.loads(orjson.dumps({"at": format_time(datetime.now(UTC)), "reason": reason} | fields))
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((record, done))
         if self._flusher is None:

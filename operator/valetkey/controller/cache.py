@@ -120,6 +120,9 @@ class Cache:
         self.requests: Objects[AccessRequest] = Objects()
         self.grants: Objects[TaskGrant] = Objects()
         self.vanished: dict[Key, TaskGrant] = {}
+        """Grants that went without the leave of our finalizer; their credentials are still to be revoked."""
+        self.let_go: set[str] = set()
+        """Uids of grants whose finalizer is being taken away: their deletion is expected."""
         self.pods = Pods()
 
 

@@ -81,12 +81,15 @@ class Endings:
             del backends.cache.vanished[key]
         else:
             left = [name for name in grant.metadata.finalizers if name != REVOKE_FINALIZER]
+            backends.cache.let_go.add(grant.metadata.uid)
             try:
                 await backends.write_grant(grant, {"metadata": {"finalizers": left}})
             except ApiError as error:
                 if not (error.conflict or error.not_found):
                     raise
                 return await self._read_again(grant, progress)
+            finally:
+                backends.cache.let_go.discard(grant.metadata.uid)
             backends.cache.grants.remove(key, grant.metadata.uid)
         about = (
             request.metadata

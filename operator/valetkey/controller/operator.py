@@ -113,9 +113,10 @@ class Operator:
         """A TaskGrant was changed or deleted."""
         key = _key(body)
         if deleted:
-            # One that we let go is out of the cache by now; this one lost its finalizer by force.
-            known = self._cache.grants.remove(key, body["metadata"]["uid"])
-            if known is not None:
+            uid = body["metadata"]["uid"]
+            known = self._cache.grants.remove(key, uid)
+            if known is not None and uid not in self._cache.let_go:
+                # It lost its finalizer by force.
                 self._cache.vanished[key] = known
         elif not self._relist.take_grant(body):
             return

@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Access
-from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, Uid, cel, ruled
+from valetkey.kinds.base import (
+    AT_LEAST_A_SECOND,
+    Condition,
+    Duration,
+    Metadata,
+    Model,
+    Name,
+    Seconds,
+    Time,
+    Uid,
+    cel,
+    ruled,
+)
 
 # Also what separates lines or turns the direction of text: it is shown to people who approve.
 _CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
@@ -157,8 +169,8 @@ class RequestStatus(Model):
     agent: str | None = Field(default=None, max_length=512, description="Who asked, for the columns.")
     access: str | None = Field(default=None, max_length=2048, description="What was asked, on one line.")
     grant: GrantReference | None = Field(default=None, description="The TaskGrant that was opened.")
-    expires_at: Time | None = Field(default=None, description="When the access ends at the latest.")
-    dead_at: Time | None = Field(
+    expires_at: Seconds | None = Field(default=None, description="When the access ends at the latest.")
+    dead_at: Seconds | None = Field(
         default=None, description="When the credential is dead even if valetkey is not there to take it away."
     )
     delivery: DeliveryStatus | None = Field(default=None, description="Where the credential is.")
