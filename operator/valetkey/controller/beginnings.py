@@ -10,7 +10,7 @@ from typing import Final, Literal
 from valetkey import identity
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about, about_grant
-from valetkey.controller.grant import Decide, Deliver, Identify, Issue, Open, Progress, Refuse, learnt
+from valetkey.controller.grant import Decide, Deliver, Identify, Issue, Open, Progress, Refuse, ends, learnt
 from valetkey.controller.queue import Key
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
@@ -229,11 +229,11 @@ class Beginnings:
         other = self._views.grant_on(key, step.secret.name)
         if other is None:
             return
-        if other.metadata.terminating:
+        there = Key(other.metadata.namespace, other.metadata.name)
+        now = self._backends.clock()
+        if ends(self._views.of(there, Progress(), now), now):
             raise NotReadyError(
-                Reason.PREVIOUS_GRANT_ENDING,
-                f"grant {other.metadata.name} is leaving Secret {step.secret.name}",
-                after=AT_ONCE,
+                Reason.PREVIOUS_GRANT_ENDING, f"{there.name} is leaving Secret {step.secret.name}", after=AT_ONCE
             )
         raise InvalidError(
             Reason.DELIVERY_CONFLICT,

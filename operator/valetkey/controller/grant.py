@@ -173,6 +173,14 @@ def next_step(view: View, now: datetime, times: Times) -> Step:
     return _of_request(view.request, view.progress, now, times)
 
 
+def ends(view: View, now: datetime) -> bool:
+    """Whether a grant is on its way out, as far as is known."""
+    grant = view.grant
+    if grant is None or view.vanished or grant.metadata.terminating or grant.status.end is not None:
+        return True
+    return _why_it_ends(view, grant, now) is not None
+
+
 def _of_request(request: AccessRequest, progress: Progress, now: datetime, times: Times) -> Step:
     finished = request.finished
     if finished is not None:

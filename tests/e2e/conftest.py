@@ -1,0 +1,86 @@
+"""The whole system: the chart with its operator running from its image, and agents that ask."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.api import SYSTEM, Api, Json, merged
+from tests.cluster.conftest import VALUES, Helm, api, helm
+from tests.cluster.local.cluster import Cluster
+from tests.cluster.local.places import STATE
+from tests.cluster.world import World
+from tests.e2e.agent import Agent
+
+__all__ = ["api", "helm"]
+
+LOG = STATE / "tests-log"
+OPERATED = merged(
+    VALUES,
+    {
+        "replicas": 1,
+        "image": "valetkey:dev",
+        "imagePullPolicy": "Never",
+        "hostNetwork": True,
+        "log": {"hostPath": str(LOG)},
+        "historyTTL": "20s",
+        "pendingTTL": "30s",
+        "renewAfter": "4s",
+        "limits": {"active": 1000},
+    },
+)
+"""The tests' values, with an operator that forgets and renews sooner than people would want."""
+
+
+@pytest.fixture(scope="session")
+def install(helm: Helm) -> Callable[[Json], None]:
+    """Installs or upgrades the chart with these values, and waits for the operator."""
+
+    def run(values: Json) -> None:
+        done = helm(
+            *("upgrade", "--install", "valetkey", "charts/valetkey", "--namespace", SYSTEM, "--create-namespace"),
+            *("--wait", "--timeout", "120s"),
+            values=values,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+async def operated(cluster: Cluster, api: Api, install: Callable[[Json], None]) -> AsyncIterator[World]:
+    """The running operator, and the people and pods around it."""
+    assert cluster.node is not None, "pods need a node: run the tests as root"
+    for name in ("agents", "agents-b", "shop", "elsewhere"):
+        await api.ensured("/api/v1/namespaces", {"metadata": {"name": name}})
+    LOG.mkdir(parents=True, exist_ok=True)
+    os.chown(LOG, 65532, 65532)
+    await asyncio.to_thread(install, OPERATED)
+    await asyncio.sleep(4)  # a request is granted only if the guards stood three seconds before it
+    world = World(api)
+    await world.build()
+    yield world
+    await world.leave()
+
+
+@pytest.fixture(scope="session")
+def log_directory() -> Path:
+    """Where the operator's log is, on this machine."""
+    return LOG
+
+
+_count = itertools.count(1)
+
+
+@pytest.fixture
+async def agent(operated: World) -> AsyncIterator[Agent]:
+    """An agent of its own for this test: a pod with a Secret volume, and its token."""
+    agent = Agent(operated, f"agent-{next(_count)}-{os.getpid()}")
+    await agent.begin()
+    yield agent
+    await agent.leave()
