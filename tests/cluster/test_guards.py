@@ -651,13 +651,13 @@ async def test_other_namespaces_keep_their_accounts_tokens_and_secrets(api: Api,
 
 
 @pytest.fixture(scope="module")
-async def accounts(api: Api, world: World) -> dict[str, Caller]:
+async def accounts(api: Api, world: World) -> AsyncIterator[dict[str, Caller]]:
     """Tokens of two accounts of grants that RBAC refuses nothing in shop; one may change templates."""
-    out = {}
+    out, bindings, bound = {}, f"{RBAC}/namespaces/shop/rolebindings", []
     for kind in ("plain", "templates"):
         name = await granted(api, world, templates=kind == "templates")
-        await api.made(
-            f"{RBAC}/namespaces/shop/rolebindings",
+        made = await api.made(
+            bindings,
             {
                 "metadata": {"name": unique("attack")},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
@@ -666,7 +666,10 @@ async def accounts(api: Api, world: World) -> dict[str, Caller]:
         )
         answer = await api.made(f"{ACCOUNTS}/{name}/token", token_request(), by=world.tokens["operator"])
         out[kind] = Caller(token=answer["status"]["token"])
-    return out
+        bound.append(made["metadata"]["name"])
+    yield out
+    for name in bound:
+        await api.delete(f"{bindings}/{name}")
 
 
 def template(**change: Any) -> Json:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.cluster.api import SYSTEM, Api, Caller, Json, claims, merged, unique
+from tests.cluster.api import GRANTS, OPERATOR, SYSTEM, Api, Caller, Json, claims, merged, unique
+
+TEST_LABEL = "valetkey.dev/test"
 
 
 class World:
@@ -44,7 +46,19 @@ class World:
         self.tokens["unbound"] = await self.api.token("agents", "fixer")
 
     async def leave(self) -> None:
-        """Takes the pods and the node away, so that nobody takes the node for one that runs pods."""
+        """Takes away what the tests made: a Deny would bind whoever comes next, a node pass for one that runs pods."""
+        ours, kinds = f"?labelSelector={TEST_LABEL}", "/apis/valetkey.dev/v1alpha1"
+        operator = Caller(user=OPERATOR, groups=("system:masters",))
+        await self.api.gone(f"{kinds}/agentpolicies{ours}")
+        for namespace in ("agents", "agents-b"):
+            base = f"{kinds}/namespaces/{namespace}"
+            await self.api.delete(f"{base}/taskgrants{ours}")
+            _, left = await self.api.get(f"{base}/taskgrants{ours}")
+            for body in left["items"]:
+                path = f"{base}/taskgrants/{body['metadata']['name']}"
+                await self.api.patch(path, {"metadata": {"finalizers": None}}, by=operator)
+            await self.api.gone(f"{base}/accessrequests{ours}")
+        await self.api.delete(f"/api/v1/namespaces/{GRANTS}/serviceaccounts?labelSelector=valetkey.dev/request")
         for namespace in ("agents", "agents-b", "shop"):
             await self.api.gone(f"/api/v1/namespaces/{namespace}/pods?fieldSelector=spec.nodeName=paper-node")
         await self.api.gone("/api/v1/nodes/paper-node")
@@ -113,7 +127,7 @@ def unfilled() -> Json:
     return {
         "apiVersion": "valetkey.dev/v1alpha1",
         "kind": "AccessRequest",
-        "metadata": {"name": unique("fix")},
+        "metadata": {"name": unique("fix"), "labels": {TEST_LABEL: "true"}},
         "spec": {
             "task": {"id": "run-8841", "objective": "Restart checkout", "purpose": "remediation"},
             "access": {
@@ -139,7 +153,7 @@ def grant(name: str, uid: str) -> Json:
         "kind": "TaskGrant",
         "metadata": {
             "name": name,
-            "labels": {"valetkey.dev/request": uid},
+            "labels": {"valetkey.dev/request": uid, TEST_LABEL: "true"},
             "finalizers": ["valetkey.dev/revoke"],
         },
         "spec": {
@@ -172,7 +186,7 @@ def policy(name: str, effect: str = "Allow", **change: Any) -> Json:
     body: Json = {
         "apiVersion": "valetkey.dev/v1alpha1",
         "kind": "AgentPolicy",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "labels": {TEST_LABEL: "true"}},
         "spec": {"effect": effect},
     }
     if effect == "Allow":

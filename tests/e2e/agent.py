@@ -41,6 +41,16 @@ class Agent:
 
         await until(ready, f"policy {self.policy} to be judged")
 
+    async def allow_namespace(self, namespace: str) -> None:
+        """Lets its policy allow deployments to be read in one namespace."""
+        rules = [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"]}]
+        scopes = [{"namespaces": [namespace], "rules": rules}]
+        await self.api.patch(
+            f"{OURS}/agentpolicies/{self.policy}",
+            {"spec": {"access": [{"name": "one", "kubernetes": {"scopes": scopes}}]}},
+        )
+        await self.policy_ready()
+
     async def start(self, **spec: Any) -> None:
         """Makes its pod (again) and takes that pod's token."""
         volumes = [{"name": "valetkey", "secret": {"secretName": self.secret, "optional": True}}]

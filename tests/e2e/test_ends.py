@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.cluster.api import SYSTEM, Json, until
+from tests.cluster.api import Json, until
 from tests.e2e.agent import OURS, Agent
 
 PODS = "/api/v1/namespaces/agents/pods"
@@ -139,24 +139,6 @@ async def test_a_finalizer_that_others_put_on_the_rights_does_not_keep_them(agen
     await agent.report(name)
     await agent.finished(name)
     assert await agent.traces(credential) == []
-
-
-async def test_a_grant_whose_finalizer_was_removed_by_force_is_revoked_all_the_same(agent: Agent) -> None:
-    name = await agent.granted()
-    credential = await agent.credential()
-    operator = await agent.api.token(SYSTEM, "valetkey")
-    path = f"{OURS}/namespaces/agents/taskgrants/{name}"
-    # With the operator's own rights, which is what breaking the guards would come to.
-    status, body = await agent.api.patch(path, {"metadata": {"finalizers": []}}, by=operator)
-    assert status == 200, body
-    await agent.api.delete(path)
-    await agent.dead(credential)
-    assert (await agent.finished(name))["reason"] == "GrantDeleted"
-
-    async def clean() -> bool:
-        return await agent.traces(credential) == []
-
-    await until(clean, "the rights to go")
 
 
 async def test_a_token_that_was_taken_from_the_pod_dies_with_the_grant(agent: Agent) -> None:

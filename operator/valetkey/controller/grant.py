@@ -243,6 +243,9 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
         return End(grant, Reason.POD_DELETED, f"pod {name} was deleted")
     if request is None or request.metadata.terminating or request.metadata.uid != order.request_uid:
         return End(grant, Reason.REQUEST_DELETED, "the AccessRequest was deleted")
+    if order.access != request.spec.access:
+        forged = InvalidError(Reason.ORDER_INVALID, "the grant allows something else than its request asks for")
+        return End(grant, Reason.ISSUE_FAILED, forged.message, forged)
     if pod.finished:
         return End(grant, Reason.POD_FINISHED, f"pod {name} has finished ({pod.phase})")
     if request.spec.outcome is not None:

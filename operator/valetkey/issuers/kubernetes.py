@@ -64,6 +64,8 @@ class KubernetesIssuer:
         """Makes account and rights side by side, then the token."""
         assert order.access.kubernetes is not None
         assert plan.kubernetes is not None
+        if plan != self.plan(order):
+            raise InvalidError(Reason.ORDER_INVALID, "the grant's plan does not follow from its order")
         account = plan.kubernetes.account
         (credential, *made) = await all_of(
             self._account_and_token(order, account),

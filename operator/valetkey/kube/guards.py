@@ -80,8 +80,11 @@ def _same(expected: object, found: object) -> bool:
 
 
 def _last_written(metadata: Json) -> datetime:
-    # The controller-manager writes the status of policies; that changes nothing that they hold.
+    # The controller-manager writes the status of policies, and an apply that changes nothing leaves an entry without a
+    # time: neither changes what they hold.
     times = [metadata["creationTimestamp"]] + [
-        entry["time"] for entry in metadata.get("managedFields", ()) if entry.get("subresource") != "status"
+        entry["time"]
+        for entry in metadata.get("managedFields", ())
+        if "time" in entry and entry.get("subresource") != "status"
     ]
     return max(datetime.fromisoformat(time) for time in times)

@@ -1,0 +1,161 @@
+"""The cache: the newest version wins, the dead do not come back, and pods are found by what they mount."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.properties import test_step_machine as given
+from valetkey.controller import cache as cache_module
+from valetkey.controller.cache import Objects, Pods
+from valetkey.controller.queue import Key
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kube.pods import Pod, parse
+
+NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
+KEY = Key("shop", "r")
+
+
+def asked(version: str = "1", uid: str = "one", *, name: str = "r", created: datetime = NOW) -> AccessRequest:
+    body = given.request(name, {"metadata": {"name": "one", "uid": "pod-uid"}}, "15m", "valetkey-one-a", NOW)
+    body["metadata"] |= {"uid": uid, "resourceVersion": version, "creationTimestamp": created}
+    return AccessRequest.model_validate(body)
+
+
+def pod(name: str, version: str = "1", uid: str = "", **changes: Any) -> Pod:
+    body = given.pod(name) | changes
+    body["metadata"] = body["metadata"] | {"uid": uid or f"{name}-uid", "resourceVersion": version}
+    return parse(body)
+
+
+def mounts(*secrets: str) -> dict[str, Any]:
+    return {"volumes": [{"name": f"v{n}", "secret": {"secretName": name}} for n, name in enumerate(secrets)]}
+
+
+def version_of(objects: Objects[AccessRequest]) -> str | None:
+    known = objects.get(KEY)
+    return known.metadata.resource_version if known else None
+
+
+@pytest.mark.parametrize(
+    ("versions", "newest"),
+    [("1", "1"), ("1 2", "2"), ("2 1", "2"), ("9 10", "10"), ("10 9 11 9", "11"), ("2 2", "2")],
+)
+def test_the_newest_version_wins_in_whatever_order_they_come(versions: str, newest: str) -> None:
+    objects: Objects[AccessRequest] = Objects()
+    for version in versions.split():
+        objects.put(asked(version))
+    assert version_of(objects) == newest
+
+
+def test_what_is_no_newer_is_no_news() -> None:
+    objects: Objects[AccessRequest] = Objects()
+    assert [objects.put(asked(version)) for version in ("5", "5", "4", "6")] == [True, False, False, True]
+
+
+def test_the_dead_do_not_come_back() -> None:
+    objects: Objects[AccessRequest] = Objects()
+    objects.put(asked("1"))
+    assert objects.remove(KEY, "one") == asked("1")
+    assert objects.put(asked("9")) is False
+    assert objects.get(KEY) is None
+
+
+def test_what_was_never_seen_alive_does_not_come_after_its_death_either() -> None:
+    objects: Objects[AccessRequest] = Objects()
+    assert objects.remove(KEY, "one") is None
+    assert objects.put(asked()) is False
+
+
+def test_another_object_of_the_same_name_takes_the_place_of_an_older_one() -> None:
+    objects: Objects[AccessRequest] = Objects()
+    objects.put(asked("900"))
+    assert objects.put(asked("5", "two", created=NOW + timedelta(seconds=1)))
+    assert version_of(objects) == "5"
+
+
+def test_an_older_object_of_the_same_name_does_not_take_the_place_of_a_newer_one() -> None:
+    objects: Objects[AccessRequest] = Objects()
+    objects.put(asked("5", "two", created=NOW + timedelta(seconds=1)))
+    assert objects.put(asked("900")) is False
+    assert version_of(objects) == "5"
+
+
+def test_the_death_of_an_earlier_object_leaves_the_one_that_has_its_name_now() -> None:
+    objects: Objects[AccessRequest] = Objects()
+    objects.put(asked("5", "two"))
+    assert objects.remove(KEY, "one") is None
+    assert version_of(objects) == "5"
+
+
+def test_so_many_dead_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_REMEMBERED", 2)
+    objects: Objects[AccessRequest] = Objects()
+    for uid in ("one", "two", "three"):
+        objects.remove(KEY, uid)
+    assert [objects.put(asked(uid=uid)) for uid in ("three", "two", "one")] == [False, False, True]
+
+
+def test_objects_may_be_taken_out_while_they_are_gone_through() -> None:
+    objects: Objects[AccessRequest] = Objects()
+    for name in ("a", "b", "c"):
+        objects.put(asked(uid=name, name=name))
+    for key, known in objects.items():
+        objects.remove(key, known.metadata.uid)
+    assert list(objects) == []
+
+
+def test_pods_are_found_by_the_secret_that_they_mount_in_order_of_name() -> None:
+    pods = Pods()
+    for name in ("c", "a", "b"):
+        pods.put(pod(name, spec=mounts("shared", f"own-{name}")))
+    assert [one.name for one in pods.mounting("shop", "shared")] == ["a", "b", "c"]
+    assert [one.name for one in pods.mounting("shop", "own-b")] == ["b"]
+    assert pods.mounting("web", "shared") == []
+    assert pods.mounting("shop", "none") == []
+
+
+def test_a_secret_that_is_projected_counts_as_mounted() -> None:
+    pods = Pods()
+    projected = {"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "shared"}}]}}]}
+    pods.put(pod("a", spec=projected))
+    assert [one.name for one in pods.mounting("shop", "shared")] == ["a"]
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_finished_mounts_nothing_any_more(phase: str) -> None:
+    pods = Pods()
+    pods.put(pod("a", spec=mounts("shared"), status={"phase": phase}))
+    assert pods.mounting("shop", "shared") == []
+
+
+def test_a_pod_that_is_gone_mounts_nothing_and_is_not_found() -> None:
+    pods = Pods()
+    pods.put(pod("a", spec=mounts("shared")))
+    pods.put(pod("b", spec=mounts("shared")))
+    pods.remove("shop", "a", "a-uid")
+    assert [one.name for one in pods.mounting("shop", "shared")] == ["b"]
+    assert pods.get("shop", "a") is None
+
+
+def test_the_death_of_an_earlier_pod_leaves_the_one_that_has_its_name_now() -> None:
+    pods = Pods()
+    pods.put(pod("a", uid="first", spec=mounts("old")))
+    pods.put(pod("a", uid="second", spec=mounts("new")))
+    pods.remove("shop", "a", "first")
+    found = pods.get("shop", "a")
+    assert found is not None
+    assert found.uid == "second"
+    assert pods.mounting("shop", "old") == []
+    assert pods.mounting("shop", "new") == [found]
+
+
+def test_the_newest_version_of_a_pod_wins() -> None:
+    pods = Pods()
+    pods.put(pod("a", "10", status={"phase": "Succeeded"}))
+    pods.put(pod("a", "9"))
+    found = pods.get("shop", "a")
+    assert found is not None
+    assert found.phase == "Succeeded"
