@@ -18,8 +18,8 @@ setup: .venv/.done ## Install what everything below needs
 	@touch $@
 
 check: setup ## Format, lint, types, import contracts, generated files
-	$(BIN)/ruff format --check operator tests
-	$(BIN)/ruff check operator tests
+	$(BIN)/ruff format --check operator tests demo
+	$(BIN)/ruff check operator tests demo
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m valetkey.kinds --check
@@ -31,10 +31,10 @@ bench: setup ## Measure, beside a bare client in the same run
 	$(BIN)/python -m tests.bench
 
 demo: setup ## The main job, from cluster to revocation
-	$(BIN)/python -m tests.demo
+	$(BIN)/python -m demo
 
 demo-down: setup ## Remove what the demo made
-	$(BIN)/python -m tests.demo down
+	$(BIN)/python -m demo down
 
 cluster-up: setup ## A local cluster, for people
 	$(BIN)/python -m tests.cluster.local up

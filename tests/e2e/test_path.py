@@ -192,7 +192,7 @@ async def test_limits_hold_for_requests_made_at_once(agent: Agent) -> None:
     for name in (first, second):
 
         async def settled(name: str = name) -> bool:
-            conditions = {c["type"]: c for c in (await agent.status(name)).get("conditions", [])}
+            conditions: dict[str, Json] = {c["type"]: c for c in (await agent.status(name)).get("conditions", [])}
             return (
                 conditions.get("Ready", {}).get("status") == "True"
                 or conditions.get("Finished", {}).get("status") == "True"

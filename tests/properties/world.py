@@ -10,7 +10,7 @@ import base64
 import copy
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -152,7 +152,7 @@ class World:
             return copy.deepcopy(body)
         return self._store(kind, _merge(body, {"metadata": {"deletionTimestamp": format_time(self.now)}}))
 
-    def of(self, kind: str) -> list[Json]:
+    def of(self, kind: str) -> Sequence[Json]:
         return [body for (of, _, _), body in self.objects.items() if of == kind]
 
     def live_tokens(self) -> set[str]:

@@ -24,7 +24,7 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=_name)
 
 
 def _without_docstring(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
-    """Public functions and classes that say nothing about themselves; an override or overload may."""
+    """Public functions, methods and classes that say nothing about themselves."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             if ast.get_docstring(node) is None:

@@ -55,14 +55,21 @@ def _chain(path: Path) -> Iterator[Record | Broken]:
     expected = GENESIS
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
-                record = orjson.loads(line)
-            except orjson.JSONDecodeError:
+            record = _record(line)
+            if record is None:
                 yield Broken(path.name, number, "not a record")
                 continue
             if record.get("prev") != expected:
                 yield Broken(path.name, number, "records before it are missing or were changed")
             if record.get("hash") != digest(record):
                 yield Broken(path.name, number, "it was changed")
-            expected = record.get("hash", "")
+            expected = str(record.get("hash", ""))
             yield record
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) else None

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from valetkey.controller.cache import Cache
+from valetkey.controller.queue import Key
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.issuers.base import Issuer
 from valetkey.kinds.accessrequest import AccessRequest, RequestStatus
@@ -59,16 +60,29 @@ class Backends:
         return self.issuers[member]
 
     async def write_request_status(self, request: AccessRequest, status: RequestStatus) -> None:
-        """Shows a status on the request, if that very request is still there; raises ApiError."""
-        path = f"{paths.item('AccessRequest', request.metadata.namespace, request.metadata.name)}/status"
+        """Shows a status on the request; one that is gone is forgotten. Raises ApiError."""
+        metadata = request.metadata
+        path = paths.item("AccessRequest", metadata.namespace, metadata.name)
         # A merge patch keeps what it does not name, so what is no longer so is named as null.
         fields = dict.fromkeys(("delivery",)) | status.to_api()
-        body = {"metadata": {"uid": request.metadata.uid}, "status": fields}
+        body = {"metadata": {"uid": metadata.uid}, "status": fields}
         try:
-            self.cache.requests.put(AccessRequest.model_validate(await self.api.patch(path, body)))
+            written = await self.api.patch(f"{path}/status", body)
         except ApiError as error:
-            if not (error.not_found or error.conflict):
+            if not (error.not_found or (error.conflict and await self._replaced(path, metadata.uid))):
                 raise
+            self.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+        else:
+            self.cache.requests.put(AccessRequest.model_validate(written))
+
+    async def _replaced(self, path: str, uid: str) -> bool:
+        """Whether another object, or none, is under that name now."""
+        try:
+            return bool((await self.api.get(path))["metadata"]["uid"] != uid)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return True
 
     async def write_grant(self, grant: TaskGrant, body: Json, *, subresource: str = "") -> TaskGrant:
         """Merges into the grant that was read, and no other version of it; raises ApiError."""

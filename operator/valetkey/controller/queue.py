@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 30.0
+_DOUBLINGS: Final = 10
 
 
 class Key(NamedTuple):
@@ -50,7 +51,8 @@ class Queue:
 
     def __init__(self) -> None:
         self._endings, self._beginnings = _Lane(), _Lane()
-        self._ready: set[Key] = set()
+        self._ready: dict[Key, bool] = {}
+        """Whether each key that waits is an ending."""
         self._active: set[Key] = set()
         self._again: dict[Key, bool] = {}
         self._failures: dict[Key, int] = {}
@@ -64,9 +66,13 @@ class Queue:
         if key in self._active:
             self._again[key] = ending or self._again.get(key, False)
         elif key not in self._ready:
-            self._ready.add(key)
+            self._ready[key] = ending
             (self._endings if ending else self._beginnings).push(key)
             self._wanted.release()
+        elif ending and not self._ready[key]:
+            # It goes over to the endings; what it leaves in its old lane is passed over there.
+            self._ready[key] = True
+            self._endings.push(key)
 
     def add_at(self, key: Key, at: datetime, *, ending: bool) -> None:
         """Makes a key ready at a time; a later call takes the place of an earlier one."""
@@ -76,7 +82,7 @@ class Queue:
         """Makes a key ready again after a failure: after the time that was asked for, else later each time."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(_FIRST_RETRY * 2**failures, _LAST_RETRY) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
+        delay = min(_FIRST_RETRY * 2 ** min(failures, _DOUBLINGS), _LAST_RETRY) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
         if after is not None:
             delay = max(delay, after.total_seconds())
         self._schedule(key, asyncio.get_running_loop().time() + delay, ending)
@@ -94,8 +100,9 @@ class Queue:
         """The next key: an ending if there is one, from the namespace whose turn it is."""
         await self._wanted.acquire()
         key = self._endings.pop() or self._beginnings.pop()
-        assert key is not None
-        self._ready.discard(key)
+        while key is None or key not in self._ready:
+            key = self._endings.pop() or self._beginnings.pop()
+        del self._ready[key]
         self._active.add(key)
         return key
 

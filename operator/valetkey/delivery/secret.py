@@ -80,13 +80,9 @@ class SecretDelivery:
         """Deletes the Secret of this grant, if it is there."""
         uid = next((made.uid for made in grant.status.made if made.kind == "Secret"), None)
         try:
-            if uid is None:
-                # The uid was never recorded. Emptying it first finds out whose it is: the leash refuses another's.
-                uid = _made(await self._api.replace(self._path(grant), self._body(grant, {}))).uid
-            await self._api.delete(self._path(grant), uid=uid)
+            if uid is None or not await self._deleted(grant, uid):
+                await self._remove_unrecorded(grant)
         except ApiError as error:
-            if error.not_found or error.conflict or (uid is None and error.denied_by_policy):
-                return
             raise _unavailable(error, Reason.REVOCATION_PENDING) from error
 
     async def touch(self, grant: TaskGrant, pod: Pod, value: str | None) -> None:
@@ -98,6 +94,27 @@ class SecretDelivery:
             if error.not_found or error.conflict or error.refused:
                 return
             raise _unavailable(error, Reason.DELIVERY_PENDING) from error
+
+    async def _deleted(self, grant: TaskGrant, uid: str) -> bool:
+        """Deletes the Secret of that uid; false where another has its name."""
+        try:
+            await self._api.delete(self._path(grant), uid=uid)
+        except ApiError as error:
+            if not error.conflict:
+                raise
+            return False
+        return True
+
+    async def _remove_unrecorded(self, grant: TaskGrant) -> None:
+        """Deletes a Secret whose uid no status holds: emptying it first finds out whose it is."""
+        try:
+            emptied = await self._api.replace(self._path(grant), self._body(grant, {}))
+        except ApiError as error:
+            # The leash refuses another's.
+            if not (error.not_found or error.denied_by_policy):
+                raise
+        else:
+            await self._deleted(grant, _made(emptied).uid)
 
     def _path(self, grant: TaskGrant) -> str:
         return paths.item("Secret", grant.metadata.namespace, grant.spec.delivery.secret.name)

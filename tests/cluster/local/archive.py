@@ -36,8 +36,8 @@ def write(out: Path, name: str, layers: Sequence[Path], config: Mapping[str, Any
             info = tarfile.TarInfo(path)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-        for arcname, path in dict(zip(names, layers, strict=True)).items():
-            tar.add(path, arcname=arcname)
+        for arcname, packed in dict(zip(names, layers, strict=True)).items():
+            tar.add(packed, arcname=arcname)
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -30,10 +30,12 @@ from valetkey.controller.grant import (
     Times,
     View,
     Wait,
+    ends,
     learnt,
     next_step,
 )
 from valetkey.errors import InvalidError
+from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.identity import Identity
@@ -128,7 +130,7 @@ def step(view: View, now: datetime = NOW) -> Step:
 
 KNOWN = Progress(identity=IDENTITY, secret=PLACE)
 OLD = asked(NOW - TIMES.pending_ttl)
-OVER = finished(NOW - timedelta(minutes=10))
+OVER, LONG_OVER = finished(NOW - timedelta(minutes=10)), finished(NOW - TIMES.history_ttl)
 REQUESTS: dict[str, tuple[AccessRequest | None, Progress, Step]] = {
     "nothing is there": (None, Progress(), Forget()),
     "it is being deleted": (asked(deletionTimestamp=NOW), KNOWN, Forget()),
@@ -139,33 +141,17 @@ REQUESTS: dict[str, tuple[AccessRequest | None, Progress, Step]] = {
     "it is denied": (asked(), learnt(KNOWN, decision=DENIED), Refuse(asked(), DENIED)),
     "it cannot be decided": (asked(), learnt(KNOWN, decision=UNDECIDED), Hold(UNDECIDED)),
     "a step refused it": (asked(), Progress(failure=REFUSED), Refuse(asked(), REFUSED)),
-    "it was refused though approved": (
-        asked(),
-        learnt(KNOWN, decision=APPROVED, failure=REFUSED),
-        Refuse(asked(), REFUSED),
-    ),
+    "though approved, too": (asked(), learnt(KNOWN, decision=APPROVED, failure=REFUSED), Refuse(asked(), REFUSED)),
     "the task is over already": (
         asked(outcome="Failed"),
         learnt(KNOWN, decision=APPROVED),
         Refuse(asked(outcome="Failed"), Reason.TASK_RELEASED),
     ),
     "it waited too long": (OLD, learnt(KNOWN, decision=APPROVED), Refuse(OLD, Reason.REQUEST_EXPIRED)),
-    "it waited too long for a decision": (
-        OLD,
-        learnt(KNOWN, decision=UNDECIDED),
-        Refuse(OLD, Reason.REQUEST_EXPIRED),
-    ),
+    "it was not decided on": (OLD, learnt(KNOWN, decision=UNDECIDED), Refuse(OLD, Reason.REQUEST_EXPIRED)),
     "it has finished": (OVER, Progress(), Wait(NOW + timedelta(minutes=50))),
-    "it has finished, whatever is said now": (
-        OVER,
-        learnt(KNOWN, decision=APPROVED),
-        Wait(NOW + timedelta(minutes=50)),
-    ),
-    "its history is over": (
-        finished(NOW - TIMES.history_ttl),
-        Progress(),
-        Remove(finished(NOW - TIMES.history_ttl)),
-    ),
+    "finished, whatever is said": (OVER, learnt(KNOWN, decision=APPROVED), Wait(NOW + timedelta(minutes=50))),
+    "its history is over": (LONG_OVER, Progress(), Remove(LONG_OVER)),
 }
 
 
@@ -229,6 +215,11 @@ def test_a_renewal_that_policy_cannot_say_anything_to_waits_no_longer_than_the_g
     assert step(view(DUE, verdict=UNDECIDED), NOT_AFTER - timedelta(seconds=1)) == Wait(NOT_AFTER)
 
 
+@pytest.mark.parametrize(("seen", "going"), [(view(LIVE), False), (view(OPEN), False), (view(GOING), True)])
+def test_a_grant_is_on_its_way_out_or_not(seen: View, going: bool) -> None:
+    assert ends(seen, NOW) == going
+
+
 def test_every_step_is_in_the_tables() -> None:
     reached = {type(expected) for *_, expected in (*REQUESTS.values(), *GRANTS.values())}
     assert reached == set(get_args(Step))
@@ -246,11 +237,14 @@ def _metadata(**changes: Any) -> Callable[[View], View]:
     return _request(lambda known: known.model_copy(update={"metadata": known.metadata.model_copy(update=changes)}))
 
 
+def _spec(**changes: Any) -> Callable[[View], View]:
+    return _request(lambda known: known.model_copy(update={"spec": known.spec.model_copy(update=changes)}))
+
+
 def _with(**changes: Any) -> Callable[[View], View]:
     return lambda seen: replace(seen, **changes)
 
 
-_reports = _request(lambda r: r.model_copy(update={"spec": r.spec.model_copy(update={"outcome": "Failed"})}))
 # In the order in which they win: what is more final, or nearer to the agent's own doing, first.
 CAUSES: dict[str, tuple[Callable[[View], View], Reason]] = {
     "the pod is gone": (_with(pod=None), Reason.POD_DELETED),
@@ -259,9 +253,10 @@ CAUSES: dict[str, tuple[Callable[[View], View], Reason]] = {
     "the request is gone": (_request(lambda _: None), Reason.REQUEST_DELETED),
     "the request is being deleted": (_metadata(deletion_timestamp=NOW), Reason.REQUEST_DELETED),
     "another request has its name": (_metadata(uid="another"), Reason.REQUEST_DELETED),
+    "the request asks for something else": (_spec(access=Access()), Reason.ISSUE_FAILED),
     "the pod has succeeded": (_pod(phase="Succeeded"), Reason.POD_FINISHED),
     "the pod has failed": (_pod(phase="Failed"), Reason.POD_FINISHED),
-    "the agent reports": (_reports, Reason.TASK_RELEASED),
+    "the agent reports": (_spec(outcome="Failed"), Reason.TASK_RELEASED),
     "the time is over": (_with(grant=granted(not_after=NOW)), Reason.TTL_REACHED),
     "what was made is too much": (_with(progress=Progress(failure=BEYOND)), Reason.ISSUE_FAILED),
     "it cannot be delivered": (_with(progress=Progress(failure=SHARED)), Reason.DELIVERY_FAILED),
@@ -276,6 +271,7 @@ def test_a_grant_ends(cause: Callable[[View], View], reason: Reason, grant: Task
     ending = step(cause(view(grant)))
     assert isinstance(ending, End)
     assert (ending.reason, ending.grant.metadata.uid) == (reason, "grant-uid")
+    assert ends(cause(view(grant)), NOW)
 
 
 # A present failure is one or the other.

@@ -169,6 +169,11 @@ def test_a_write_to_the_status_of_a_policy_does_not_count() -> None:
     assert judged(policy, live(BINDING)).since == at(CREATED)
 
 
+def test_an_apply_that_changed_nothing_has_no_time_and_does_not_count() -> None:
+    policy = live(POLICY, managedFields=[write(CREATED), {"manager": "m", "operation": "Apply"}])
+    assert judged(policy, live(BINDING)).since == at(CREATED)
+
+
 def test_where_nothing_is_expected_nothing_says_that_guards_are_in_force() -> None:
     assert compare((), {}) == Guards(wrong=(), since=None)
 
