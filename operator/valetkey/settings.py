@@ -18,6 +18,7 @@ class Settings(Model):
     grants_namespace: str = Field(default="valetkey-grants", description="Where the accounts of grants live; locked.")
     account: str = Field(default="valetkey", description="The operator's ServiceAccount.")
     agent_namespaces: tuple[str, ...] = Field(min_length=1, description="Namespaces whose agents are served.")
+    targets: tuple[str, ...] = Field(default=(), description="Namespaces in which rights may be handed out.")
     cluster_roles: tuple[str, ...] = Field(default=(), description="ClusterRoles that may be handed out.")
     audience: str | None = Field(default=None, description="The API server's audience; left out, its own default.")
     limits_active: int = Field(default=20, ge=1, description="Live grants per policy and ServiceAccount by default.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import ssl
 import tempfile
@@ -77,7 +78,10 @@ class Api:
         session = self._others if by.token else self._admin
         headers = [*by.headers(), ("Content-Type", content), ("Accept", accept)]
         async with session.request(
-            method, self.server + path, data=None if body is None else json.dumps(body), headers=headers
+            method,
+            self.server + path,
+            data=None if body is None else io.BytesIO(json.dumps(body).encode()),
+            headers=headers,
         ) as response:
             text = await response.text()
             return response.status, json.loads(text) if text.startswith("{") else {"message": text}

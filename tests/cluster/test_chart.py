@@ -171,6 +171,7 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
         grants_namespace="valetkey-grants",
         account="valetkey",
         agent_namespaces=("agents", "agents-b"),
+        targets=("shop",),
         cluster_roles=("log-reader",),
         audience="https://api",
         server="https://10.0.0.1:6443",

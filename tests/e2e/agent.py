@@ -25,7 +25,7 @@ class Agent:
 
     async def begin(self, **change: Any) -> None:
         """Makes its policy and its pod."""
-        await self.api.made(f"{OURS}/agentpolicies", policy(self.policy, spec=merged(_PURPOSE, change)))
+        await self.api.made(f"{OURS}/agentpolicies", policy(self.policy, spec=merged(self._rules(), change)))
         await self.start()
         await self.policy_ready()
 
@@ -55,7 +55,7 @@ class Agent:
         """Makes its pod (again) and takes that pod's token."""
         volumes = [{"name": "valetkey", "secret": {"secretName": self.secret, "optional": True}}]
         path = "/api/v1/namespaces/agents/pods"
-        labels = spec.pop("labels", None)
+        labels = spec.pop("labels", {"valetkey.dev/agent": "true"}) | {"agent": self.name}
         await self.api.gone(f"{path}/{self.name}")
         self.pod = await self.api.made(path, pod(self.name, labels=labels, **{"volumes": volumes, **spec}))
         await self.bind()
@@ -168,5 +168,12 @@ class Agent:
             left += [item["metadata"]["name"] for item in listed["items"] if uid in item["metadata"]["name"]]
         return left
 
-
-_PURPOSE: Json = {"ttl": {"default": "5m", "max": "15m"}}
+    def _rules(self) -> Json:
+        """Its policy is about its own pod, and about no other test's."""
+        subject = {
+            "name": "this",
+            "namespace": "agents",
+            "serviceAccount": "fixer",
+            "podSelector": {"matchLabels": {"agent": self.name}},
+        }
+        return {"ttl": {"default": "5m", "max": "15m"}, "subjects": [subject]}

@@ -53,7 +53,9 @@ class Process:
         )
         self.relist = Relist(world, self.cache, self.surroundings, ("shop",), lambda _: None)
         views = Views(self.cache, self.surroundings, cluster="", limit_active=20)
-        issuer = KubernetesIssuer(world, namespace="valetkey-grants", server="https://api", certificate_authority="CA")
+        issuer = KubernetesIssuer(
+            world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
+        )
         backends = Backends(
             api=world,
             cache=self.cache,

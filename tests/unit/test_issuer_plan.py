@@ -6,20 +6,25 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.properties.world import World
+from valetkey.errors import InvalidError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.taskgrant import Order, Plan, PlannedObject
+from valetkey.reasons import Reason
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 GRANTS = "valetkey-grants"
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
+TARGETS = ("shop", "web", "a", "a-very-long-name-of-a-namespace-in-which-rights-are-handed-out")
+
 scopes = st.fixed_dictionaries(
     {},
-    optional={"namespace": st.from_regex(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?", fullmatch=True)},
+    optional={"namespace": st.sampled_from(TARGETS)},
 ).flatmap(
     lambda place: st.sampled_from(
         [
@@ -53,7 +58,9 @@ orders = st.builds(order, uids, st.lists(scopes, min_size=1, max_size=8), st.boo
 
 
 def issuer() -> KubernetesIssuer:
-    return KubernetesIssuer(World(), namespace=GRANTS, server="https://api", certificate_authority="CA")
+    return KubernetesIssuer(
+        World(), namespace=GRANTS, targets=TARGETS, server="https://api", certificate_authority="CA"
+    )
 
 
 def objects(plan: Plan) -> list[PlannedObject]:
@@ -122,3 +129,13 @@ def test_each_scope_has_its_binding_and_a_role_where_rules_were_ordered(one: Ord
             expected.append((f"{prefix}Role", scope.namespace))
         expected.append((f"{prefix}RoleBinding", scope.namespace))
     assert [(entry.kind, entry.namespace) for entry in objects(issuer().plan(one))[1:]] == expected
+
+
+RULES = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+
+
+@pytest.mark.parametrize("place", [{"rules": RULES}, {"clusterRole": "log-reader"}])
+def test_nothing_is_planned_where_the_operator_could_not_unmake_it(place: dict[str, Any]) -> None:
+    with pytest.raises(InvalidError, match="kube-system") as refused:
+        issuer().plan(order("u", [{"namespace": "shop", **place}, {"namespace": "kube-system", **place}], False))
+    assert refused.value.reason == Reason.ORDER_INVALID

@@ -120,7 +120,9 @@ async def test_no_error_of_issuer_or_delivery_holds_the_secret(status: int) -> N
     grant = TaskGrant.model_validate(world.all("TaskGrant")[0])
     order, plan = grant.spec.order, grant.spec.plan
     unrecorded = grant.model_copy(update={"status": GrantStatus()})
-    issuer = KubernetesIssuer(world, namespace="valetkey-grants", server="https://api", certificate_authority="CA")
+    issuer = KubernetesIssuer(
+        world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
+    )
     for _ in range(3):
         await world.write("IssuePending")
     credential = await issuer.renew(order, plan)

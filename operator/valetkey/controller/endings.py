@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -15,6 +14,7 @@ from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import GrantEnd, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.client import ApiError
+from valetkey.kube.concurrency import both
 from valetkey.kube.pods import parse
 from valetkey.reasons import Reason
 
@@ -57,14 +57,9 @@ class Endings:
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
         grant, backends = step.grant, self._backends
-        proof, removed = await asyncio.gather(
-            backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made),
-            self._take_away(grant),
-            return_exceptions=True,
+        proof, _ = await both(
+            backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made), self._take_away(grant)
         )
-        for result in (proof, removed):
-            if isinstance(result, BaseException):
-                raise result
         return learnt(progress, proof=proof)
 
     async def let_go(self, step: LetGo, progress: Progress) -> Progress:

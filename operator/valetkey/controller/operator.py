@@ -52,6 +52,8 @@ class Operator:
         issuer = KubernetesIssuer(
             api,
             namespace=settings.grants_namespace,
+            targets=settings.targets,
+            audience=settings.audience,
             server=settings.server or server,
             certificate_authority=certificate_authority,
         )

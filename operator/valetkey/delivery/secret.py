@@ -67,7 +67,7 @@ class SecretDelivery:
                 # there is this request's own.
                 answer = await self._api.replace(self._path(grant), body)
         except ApiError as error:
-            if error.denied_by_policy:
+            if _of_others(error):
                 raise InvalidError(
                     Reason.DELIVERY_CONFLICT,
                     f"Secret {grant.spec.delivery.secret.name} exists and is not this request's; "
@@ -110,8 +110,7 @@ class SecretDelivery:
         try:
             emptied = await self._api.replace(self._path(grant), self._body(grant, {}))
         except ApiError as error:
-            # The leash refuses another's.
-            if not (error.not_found or error.denied_by_policy):
+            if not (error.not_found or _of_others(error)):
                 raise
         else:
             await self._deleted(grant, _made(emptied).uid)
@@ -135,6 +134,11 @@ class SecretDelivery:
             },
             "data": files,
         }
+
+
+def _of_others(error: ApiError) -> bool:
+    """Whether a Secret is not this request's: the leash refuses it, or its type is another, which never changes."""
+    return error.denied_by_policy or error.status == 422
 
 
 def _made(secret: Json) -> MadeObject:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 
 import orjson
 
-from valetkey.errors import InvalidError, UnavailableError
+from valetkey.errors import InvalidError
 from valetkey.issuers.kubeconfig import kubeconfig
+from valetkey.issuers.objects import Objects, refusal, unavailable
 from valetkey.kinds.access import Scope
-from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kinds.credential import Credential, Secret
 from valetkey.kinds.taskgrant import KubernetesPlan, MadeObject, Order, Plan, PlannedObject
 from valetkey.kube import paths
 from valetkey.kube.client import Api, ApiError, Json
-from valetkey.kube.concurrency import all_of
+from valetkey.kube.concurrency import all_of, both
 from valetkey.reasons import Reason
 
 TOKEN_TTL: Final = timedelta(seconds=600)
@@ -27,8 +29,21 @@ TOKEN_TTL: Final = timedelta(seconds=600)
 class KubernetesIssuer:
     """Makes a token of an account that has the ordered rights and no others."""
 
-    def __init__(self, api: Api, *, namespace: str, server: str, certificate_authority: str) -> None:
+    def __init__(
+        self,
+        api: Api,
+        *,
+        namespace: str,
+        targets: Iterable[str],
+        server: str,
+        certificate_authority: str,
+        audience: str | None = None,
+    ) -> None:
+        """`namespace` holds the accounts; `targets` are the namespaces in which rights may be handed out."""
+        self._audiences = [audience] if audience else None
         self._api = api
+        self._objects = Objects(api)
+        self._targets = frozenset(targets)
         self._namespace = namespace
         self._server = server
         self._ca = certificate_authority
@@ -44,16 +59,24 @@ class KubernetesIssuer:
         return timedelta(seconds=70)
 
     def plan(self, order: Order) -> Plan:
-        """Account, roles and bindings, all named by the request's uid."""
+        """Account, roles and bindings, all named by the request's uid.
+
+        Raises InvalidError for a namespace in which the operator may make nothing, and so could not unmake it.
+        """
         assert order.access.kubernetes is not None
+        for scope in order.access.kubernetes.scopes:
+            if scope.namespace is not None and scope.namespace not in self._targets:
+                raise InvalidError(
+                    Reason.ORDER_INVALID,
+                    f"nothing may be handed out in namespace {scope.namespace}: "
+                    "it is not among the chart's grantable.namespaces",
+                )
         # A guard tells by the account's name alone whether it may change pod templates.
         account = f"valetkey-{'t-' if order.pod_templates else ''}{order.request_uid}"
         objects: list[PlannedObject] = []
         for index, scope in enumerate(order.access.kubernetes.scopes):
-            name, prefix = f"valetkey-{order.request_uid}-{index}", "" if scope.namespace else "Cluster"
-            if scope.rules is not None:
-                objects.append(_planned(f"{prefix}Role", scope.namespace, name))
-            objects.append(_planned(f"{prefix}RoleBinding", scope.namespace, name))
+            role, binding = _role_and_binding(order, index, scope)
+            objects += [binding] if scope.rules is None else [role, binding]
         return Plan(
             kubernetes=KubernetesPlan(
                 account=_planned("ServiceAccount", self._namespace, account), objects=tuple(objects)
@@ -67,20 +90,12 @@ class KubernetesIssuer:
         if plan != self.plan(order):
             raise InvalidError(Reason.ORDER_INVALID, "the grant's plan does not follow from its order")
         account = plan.kubernetes.account
-        (credential, *made) = await all_of(
-            self._account_and_token(order, account),
-            *(self._rights(order, account, index, scope) for index, scope in enumerate(order.access.kubernetes.scopes)),
+        scopes = enumerate(order.access.kubernetes.scopes)
+        (credential,), rights = await both(
+            all_of(self._account_and_token(order, account)),
+            all_of(*(self._rights(order, account, index, scope) for index, scope in scopes)),
         )
-        assert isinstance(credential, Credential)
-        objects = tuple(entry for group in made if isinstance(group, tuple) for entry in group)
-        return Credential(
-            id=credential.id,
-            username=credential.username,
-            issued_at=credential.issued_at,
-            expires_at=credential.expires_at,
-            files=credential.files,
-            made=(*credential.made, *objects),
-        )
+        return replace(credential, made=(*credential.made, *chain.from_iterable(rights)))
 
     async def renew(self, order: Order, plan: Plan) -> Credential:
         """Another token of the same account."""
@@ -92,12 +107,12 @@ class KubernetesIssuer:
         assert plan.kubernetes is not None
         uids = {(entry.kind, entry.namespace, entry.name): entry.uid for entry in made}
         objects = [*reversed(plan.kubernetes.objects), plan.kubernetes.account]
-        label = plan.kubernetes.account.name.removeprefix("valetkey-").removeprefix("t-")
+        owner = plan.kubernetes.account.name.removeprefix("valetkey-").removeprefix("t-")
         try:
-            await all_of(*(self._remove(entry, label, uids.get(_key(entry))) for entry in objects))
-            await all_of(*(self._absent(entry, label) for entry in objects))
+            await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
+            await all_of(*(self._objects.prove_absent(owner, entry) for entry in objects))
         except ApiError as error:
-            raise _unavailable(error, Reason.REVOCATION_PENDING) from error
+            raise unavailable(error, Reason.REVOCATION_PENDING) from error
         return "Absent"
 
     async def check(self) -> None:
@@ -105,88 +120,40 @@ class KubernetesIssuer:
         try:
             await self._api.get(paths.item("Namespace", None, self._namespace))
         except ApiError as error:
-            raise _unavailable(error, Reason.BACKEND_UNAVAILABLE) from error
+            raise unavailable(error, Reason.BACKEND_UNAVAILABLE) from error
 
     async def _account_and_token(self, order: Order, account: PlannedObject) -> Credential:
-        body = self._body(order, account) | {"automountServiceAccountToken": False}
-        try:
-            found = await self._create_afresh(order, account, body)
-        except ApiError as error:
-            raise _issue_error(error, account) from error
-        made = MadeObject(
-            kind=account.kind, namespace=account.namespace, name=account.name, uid=found["metadata"]["uid"]
-        )
+        # Afresh: an earlier try may have got as far as the pod, and its token dies with the account that it was of.
+        made = await self._objects.create_afresh(order.request_uid, account, {"automountServiceAccountToken": False})
         return await self._token(order, account, made=(made,))
 
-    async def _create_afresh(self, order: Order, account: PlannedObject, body: Json) -> Json:
-        path = paths.collection(account.kind, account.namespace)
-        try:
-            return await self._api.create(path, body)
-        except ApiError as error:
-            if not error.already_exists:
-                raise
-            # An earlier try may have got as far as the pod: its token dies with the account that it was of.
-            await self._remove(account, order.request_uid, None)
-            return await self._api.create(path, body)
-
     async def _rights(self, order: Order, account: PlannedObject, index: int, scope: Scope) -> tuple[MadeObject, ...]:
-        name, prefix = f"valetkey-{order.request_uid}-{index}", "" if scope.namespace else "Cluster"
-        made: list[MadeObject] = []
+        owner, made = order.request_uid, list[MadeObject]()
+        role, binding = _role_and_binding(order, index, scope)
         if scope.rules is not None:
-            role = _planned(f"{prefix}Role", scope.namespace, name)
             rules = [rule.to_api() for rule in scope.rules]
-            made.append(
-                await self._ensure(order, role, self._body(order, role) | {"rules": rules}, compared=("rules",))
-            )
-        binding = _planned(f"{prefix}RoleBinding", scope.namespace, name)
-        body = self._body(order, binding) | {
+            made.append(await self._objects.ensure(owner, role, {"rules": rules}, compared=("rules",)))
+        content: Json = {
             "roleRef": {
                 "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole" if scope.rules is None else f"{prefix}Role",
-                "name": scope.cluster_role or name,
+                "kind": role.kind if scope.rules is not None else "ClusterRole",
+                "name": scope.cluster_role or role.name,
             },
             "subjects": [{"kind": "ServiceAccount", "name": account.name, "namespace": self._namespace}],
         }
-        made.append(await self._ensure(order, binding, body, compared=("roleRef", "subjects")))
+        made.append(await self._objects.ensure(owner, binding, content, compared=("roleRef", "subjects")))
         return tuple(made)
-
-    def _body(self, order: Order, entry: PlannedObject) -> Json:
-        metadata: Json = {"name": entry.name, "labels": {REQUEST_LABEL: order.request_uid}}
-        if entry.namespace:
-            metadata["namespace"] = entry.namespace
-        return {"apiVersion": paths.api_version(entry.kind), "kind": entry.kind, "metadata": metadata}
-
-    async def _ensure(self, order: Order, entry: PlannedObject, body: Json, *, compared: Iterable[str]) -> MadeObject:
-        """Creates an object, or takes over the one that an earlier try left; either way it is what was ordered."""
-        try:
-            found = await self._create_or_read(entry, body)
-        except ApiError as error:
-            raise _issue_error(error, entry) from error
-        if found["metadata"].get("labels", {}).get(REQUEST_LABEL) != order.request_uid:
-            raise InvalidError(Reason.ORDER_INVALID, f"{_where(entry)} exists and is not this grant's")
-        if any(found.get(field) != body[field] for field in compared):
-            raise InvalidError(Reason.ISSUED_BEYOND_ORDER, f"{_where(entry)} is not what was ordered")
-        return MadeObject(kind=entry.kind, namespace=entry.namespace, name=entry.name, uid=found["metadata"]["uid"])
-
-    async def _create_or_read(self, entry: PlannedObject, body: Json) -> Json:
-        try:
-            return await self._api.create(paths.collection(entry.kind, entry.namespace), body)
-        except ApiError as error:
-            if not error.already_exists:
-                raise
-            return await self._api.get(paths.item(entry.kind, entry.namespace, entry.name))
 
     async def _token(self, order: Order, account: PlannedObject, *, made: tuple[MadeObject, ...]) -> Credential:
         path = f"{paths.item('ServiceAccount', self._namespace, account.name)}/token"
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"expirationSeconds": int(TOKEN_TTL.total_seconds())},
-        }
+        spec: Json = {"expirationSeconds": int(TOKEN_TTL.total_seconds())}
+        if self._audiences:
+            spec["audiences"] = self._audiences
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         try:
             answer = await self._api.create(path, body)
         except ApiError as error:
-            raise _issue_error(error, account) from error
+            raise refusal(error, account) from error
         token = answer["status"]["token"]
         claims = _claims(token)
         namespace = next((s.namespace for s in _scopes(order) if s.namespace), "default")
@@ -204,41 +171,17 @@ class KubernetesIssuer:
             made=made,
         )
 
-    async def _remove(self, entry: PlannedObject, label: str, uid: str | None) -> None:
-        path = paths.item(entry.kind, entry.namespace, entry.name)
-        uid = uid or await self._uid_of_ours(path, label)
-        if uid is None:
-            return
-        try:
-            await self._api.delete(path, uid=uid)
-        except ApiError as error:
-            # Another uid under that name: the proof looks at what it is.
-            if not error.conflict:
-                raise
-
-    async def _absent(self, entry: PlannedObject, label: str) -> None:
-        path = paths.item(entry.kind, entry.namespace, entry.name)
-        left = await self._uid_of_ours(path, label)
-        if left is None:
-            return
-        await self._api.delete(path, uid=left)
-        # Somebody's finalizer keeps it alive, and with it the rights: they end with the grant all the same.
-        await self._api.patch(path, {"metadata": {"uid": left, "finalizers": None}})
-        raise UnavailableError(Reason.REVOCATION_PENDING, f"{_where(entry)} is still there after its deletion")
-
-    async def _uid_of_ours(self, path: str, label: str) -> str | None:
-        try:
-            found = await self._api.get(path)
-        except ApiError as error:
-            if error.not_found:
-                return None
-            raise
-        metadata = found["metadata"]
-        return metadata["uid"] if metadata.get("labels", {}).get(REQUEST_LABEL) == label else None
-
 
 def _planned(kind: str, namespace: str | None, name: str) -> PlannedObject:
     return PlannedObject.model_validate({"kind": kind, "namespace": namespace, "name": name})
+
+
+def _role_and_binding(order: Order, index: int, scope: Scope) -> tuple[PlannedObject, PlannedObject]:
+    name, prefix = f"valetkey-{order.request_uid}-{index}", "" if scope.namespace else "Cluster"
+    return (
+        _planned(f"{prefix}Role", scope.namespace, name),
+        _planned(f"{prefix}RoleBinding", scope.namespace, name),
+    )
 
 
 def _key(entry: PlannedObject) -> tuple[str, str | None, str]:
@@ -250,26 +193,7 @@ def _scopes(order: Order) -> tuple[Scope, ...]:
     return order.access.kubernetes.scopes
 
 
-def _where(entry: PlannedObject) -> str:
-    return f"{entry.kind} {entry.namespace}/{entry.name}" if entry.namespace else f"{entry.kind} {entry.name}"
-
-
 def _claims(token: str) -> dict[str, Any]:
     payload = token.split(".")[1]
     claims: dict[str, Any] = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return claims
-
-
-def _issue_error(error: ApiError, entry: PlannedObject) -> InvalidError | UnavailableError:
-    if error.not_found and entry.namespace:
-        return InvalidError(Reason.ORDER_INVALID, f"namespace {entry.namespace} does not exist; ask for one that does")
-    if error.status == 403 and "terminated" in error.message:
-        return InvalidError(Reason.ORDER_INVALID, f"namespace {entry.namespace} is being deleted")
-    if error.refused:
-        # The API server's own words name the rights that the operator may not hand out; they hold no secret.
-        return InvalidError(Reason.ORDER_INVALID, f"{_where(entry)} was refused: {error.message[:1000]}")
-    return _unavailable(error, Reason.BACKEND_UNAVAILABLE)
-
-
-def _unavailable(error: ApiError, reason: Reason) -> UnavailableError:
-    return UnavailableError(reason, f"the API server answered {error.status} {error.reason}", after=error.retry_after)

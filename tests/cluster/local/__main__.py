@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 
 from tests.cluster.local import images
@@ -25,10 +27,11 @@ def main() -> int:
             case "down":
                 down(say, everything=arguments.all)
             case "images":
-                images.load(up(_quiet), say)
+                images.load(up(say), say)
             case "env":
-                cluster = up(_quiet)
-                sys.stdout.write(f"export KUBECONFIG={cluster.kubeconfig} PATH={cluster.path[0]}:$PATH\n")
+                cluster = up(say)
+                path = os.pathsep.join(shlex.quote(str(folder)) for folder in cluster.path)
+                sys.stdout.write(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))} PATH={path}:$PATH\n")
             case _:
                 up(say)
                 say("the cluster is up")
@@ -44,8 +47,5 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _quiet(_: str) -> None:
-    pass
-
-
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def layer(root: Path, out: Path) -> None:
@@ -18,19 +21,19 @@ def layer(root: Path, out: Path) -> None:
             tar.add(path, arcname=str(path.relative_to(root)), recursive=False, filter=_plain)
 
 
-def write(out: Path, name: str, layers: Sequence[Path], config: Mapping[str, Any]) -> None:
-    """Writes one image of that full name."""
+def write(out: Path, references: Sequence[str], layers: Sequence[Path], config: Mapping[str, Any]) -> None:
+    """Writes one image under those full names, for this machine's architecture."""
     digests = [_digest(path) for path in layers]
     body = json.dumps(
         {
-            "architecture": "amd64",
+            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
             "config": dict(config),
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
         }
     ).encode()
     names = [f"{digest}/layer.tar" for digest in digests]
-    manifest = json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": names}]).encode()
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": list(references), "Layers": names}]).encode()
     with tarfile.open(out, "w") as tar:
         for path, content in (("config.json", body), ("manifest.json", manifest)):
             info = tarfile.TarInfo(path)

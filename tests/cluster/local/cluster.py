@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.cluster.local import binaries, controlplane, kind, node, pki, processes
-from tests.cluster.local.binaries import Say
-from tests.cluster.local.places import ADMIN, API, AUDIT_LOG, BIN, CACHE, NODE, STATE, LocalClusterError
+from tests.cluster.local import binaries, busybox, controlplane, kind, node, packages, pki, ports, processes
+from tests.cluster.local.lock import alone
+from tests.cluster.local.places import ADMIN, AUDIT_LOG, BIN, NODE, STATE, LocalClusterError, Say
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,101 +37,114 @@ class Cluster:
 
 def up(say: Say) -> Cluster:
     """Gives a cluster that answers; safe to repeat, and mends what an earlier run left broken."""
-    given = os.environ.get("KUBECONFIG")
-    if given:
-        return _given(Path(given))
-    with _alone(say):
-        if kind.possible():
-            if shutil.which("helm") is None or shutil.which("kubectl") is None:
-                binaries.build(say)
+    given = _given_on_purpose()
+    if given is not None:
+        return _given(given, say)
+    with alone(say):
+        if os.environ.get("KUBECONFIG") != str(ADMIN) and kind.possible():
+            binaries.build_clients(say)
             kind.up(say)
             return Cluster(kind.KUBECONFIG, "kind", (BIN,), kind.NODE, None)
-        binaries.build(say)
-        _mend(say)
-        pki.make()
-        _refuse_foreign()
-        say("starting the control plane")
-        controlplane.up()
-        if not node.possible():
-            say("not root: a control plane only, pods do not run")
-            return Cluster(ADMIN, "built", (BIN,), None, AUDIT_LOG)
-        say("starting the node")
-        node.up(say)
-        from tests.cluster.local import images
-
-        images.load_small(say)
-        return Cluster(ADMIN, "built", (BIN,), NODE, AUDIT_LOG)
+        return _built(say)
 
 
 def down(say: Say, *, everything: bool = False) -> None:
     """Ends what `up` started; with `everything`, its state goes too. Binaries stay."""
-    if os.environ.get("KUBECONFIG"):
+    if _given_on_purpose() is not None:
         say("a given cluster is left as it is")
         return
-    with _alone(say):
+    with alone(say):
         if kind.possible():
             kind.down()
-        if node.possible():
-            node.down()
-        for part in controlplane.PARTS:
-            processes.stop(part)
+        _stop()
         if everything:
             shutil.rmtree(STATE, ignore_errors=True)
     say("the local cluster is down")
 
 
-def _given(kubeconfig: Path) -> Cluster:
-    for tool in ("kubectl", "helm"):
-        if shutil.which(tool) is None and not (BIN / tool).exists():
-            raise LocalClusterError(f"{tool} is needed for a given cluster: install it")
-    cluster = Cluster(kubeconfig, "given", (BIN,), None, None)
+def load_image(cluster: Cluster, archive: Path) -> None:
+    """Gives the cluster's node an image, from a docker-archive."""
+    match cluster.source:
+        case "kind":
+            kind.import_image(archive)
+        case "built" if cluster.node is not None:
+            node.import_image(archive)
+        case _:
+            raise LocalClusterError(f"{archive.name} cannot be loaded: this cluster has no node of ours")
+
+
+def _given_on_purpose() -> str | None:
+    """KUBECONFIG, unless it only repeats what `env` printed."""
+    given = os.environ.get("KUBECONFIG", "")
+    return None if given in ("", str(ADMIN), str(kind.KUBECONFIG)) else given
+
+
+def _given(kubeconfig: str, say: Say) -> Cluster:
+    binaries.build_clients(say)
+    cluster = Cluster(Path(kubeconfig), "given", (BIN,), None, None)
+    # A node that says Ready: tests may have made others that are only objects.
+    template = r'{range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}'
     nodes = subprocess.run(
-        ["kubectl", "get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"],
+        ["kubectl", "get", "nodes", "--request-timeout=20s", "-o", f"jsonpath={template}"],
         env=cluster.environment,
         capture_output=True,
         check=False,
     )
     if nodes.returncode != 0:
         raise LocalClusterError(f"the cluster of KUBECONFIG does not answer: {nodes.stderr.decode(errors='replace')}")
-    ours = kubeconfig == ADMIN
-    name = nodes.stdout.decode() or None
-    return Cluster(kubeconfig, "built" if ours else "given", (BIN,), name, AUDIT_LOG if ours else None)
+    ready = [line.split()[0] for line in nodes.stdout.decode().splitlines() if line.endswith(" True")]
+    return Cluster(cluster.kubeconfig, "given", cluster.path, ready[0] if ready else None, None)
 
 
-def _mend(say: Say) -> None:
-    """Clears what a killed run left: processes without their mates, and data of another set of keys."""
-    parts = (*controlplane.PARTS, "containerd", "kubelet")
-    alive = [part for part in parts if processes.running(part) is not None]
-    stale = not pki.PKI.exists() and (STATE / "etcd").exists()
-    if stale or (alive and not {"etcd", "apiserver"} <= set(alive)):
+def _built(say: Say) -> Cluster:
+    pods = node.possible()
+    cluster = Cluster(ADMIN, "built", (BIN,), NODE if pods else None, AUDIT_LOG)
+    binaries.build(say)
+    _clear_stale(say)
+    if pods:
+        packages.install(say)
+    pki.make()
+    if not controlplane.healthy():
+        _refuse_foreign(controlplane.addresses())
+        say("starting the control plane")
+        controlplane.up()
+    if not pods:
+        say("not root: a control plane only, pods do not run")
+        return cluster
+    if not node.healthy():
+        _refuse_foreign(node.addresses())
+        say("starting the node")
+        node.up()
+    busybox.load(say)
+    return cluster
+
+
+def _stop() -> None:
+    if node.possible():
+        node.down()
+    for part in controlplane.PARTS:
+        processes.stop(part)
+
+
+def _clear_stale(say: Say) -> None:
+    """Data of another set of keys is of no use: accounts, tokens and pods in it can no longer be checked."""
+    data = STATE / "etcd"
+    if data.exists() and pki.newer_than(data):
         say("an earlier run was cut off: clearing what it left")
-        if node.possible():
-            node.down()
-        for part in parts:
-            processes.stop(part)
-    if stale:
-        shutil.rmtree(STATE / "etcd", ignore_errors=True)
+        _stop()
+        for folder in (data, STATE / "kubelet"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_foreign() -> None:
+def _refuse_foreign(addresses: Mapping[str, tuple[tuple[str, int], ...]]) -> None:
     """Another's API server under our address would be taken for ours."""
-    if processes.running("apiserver") is not None:
-        return
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        if probe.connect_ex((API, 443)) == 0:
-            raise LocalClusterError(
-                f"{API}:443 is taken by a process that the local cluster did not start; end it first"
-            )
-
-
-@contextmanager
-def _alone(say: Say) -> Iterator[None]:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another run is at work on the local cluster: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    for part, places in addresses.items():
+        if processes.running(part) is not None:
+            continue
+        for address, port in places:
+            holder = ports.holder(address, port)
+            if holder is not None:
+                raise LocalClusterError(
+                    f"{address}:{port}, where {part} is to listen, is held by {holder}, "
+                    "which the local cluster did not start: end it first"
+                )

@@ -1,27 +1,34 @@
-"""Makes the two images and gives them to the cluster: by docker where it works, else from a Debian root."""
+"""Makes the two images and gives them to the cluster: by docker on kind, else from a Debian root."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster.local import archive, kind, node
-from tests.cluster.local.binaries import Say
-from tests.cluster.local.cluster import Cluster
-from tests.cluster.local.places import BIN, CACHE, ROOT, STATE, LocalClusterError
+from tests.cluster.local import archive, debian, kind, node
+from tests.cluster.local.cluster import Cluster, load_image
+from tests.cluster.local.lock import alone
+from tests.cluster.local.places import BIN, CACHE, ROOT, STATE, VERSION, LocalClusterError, Say
 
-_IMAGES: Final = {"valetkey": "operator", "valetkey-demo": "base"}
+_LOCKS: Final = {"valetkey": "operator", "valetkey-demo": "base"}
 """Each image with the locked requirements that it holds."""
+_STARTS: Final[dict[str, dict[str, Any]]] = {
+    "valetkey": {"Entrypoint": ["python3", "-m", "valetkey"]},
+    "valetkey-demo": {"Cmd": ["sh"]},
+}
+_RUNS: Final[dict[str, Any]] = {
+    "User": "65532:65532",
+    "WorkingDir": "/",
+    "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "PYTHONPATH=/opt/valetkey", "PYTHONUNBUFFERED=1"],
+}
+_SCRIPT: Final = ROOT / "operator" / "image.sh"
 _MADE: Final = STATE / "images"
-_ENVIRONMENT: Final = ["PATH=/usr/local/bin:/usr/bin:/bin", "PYTHONPATH=/opt/valetkey", "PYTHONUNBUFFERED=1"]
-_PACKAGES: Final = "python3,ca-certificates,curl"
 
 
 def load(cluster: Cluster, say: Say) -> None:
@@ -29,115 +36,109 @@ def load(cluster: Cluster, say: Say) -> None:
     if cluster.source == "given":
         say("a given cluster: push valetkey:dev and valetkey-demo:dev to where it pulls from (operator/Dockerfile)")
         return
-    wheel = _wheel()
-    for name in _IMAGES:
-        digest = _content(name)
-        marker = _MADE / f"{name}.{cluster.source}"
-        known = marker.read_text() if marker.exists() else ""
-        if known == digest and (cluster.source == "kind" or f"docker.io/library/{name}:dev" in node.images()):
-            continue
-        say(f"making image {name}:dev")
-        if cluster.source == "kind":
-            kind.load_image(name, wheel)
-        else:
-            node.import_image(_archive(name, wheel, say))
-        _MADE.mkdir(parents=True, exist_ok=True)
-        marker.write_text(digest)
-
-
-def load_small(say: Say) -> None:
-    """The pause image that every pod needs, from a static busybox."""
-    if "docker.io/library/valetkey-pause:1" in node.images():
+    if cluster.node is None:
+        say("no node, so no images")
         return
-    say("making the pause image")
-    root = _MADE / "pause"
-    shutil.rmtree(root, ignore_errors=True)
-    (root / "bin").mkdir(parents=True)
-    shutil.copy("/bin/busybox", root / "bin" / "busybox")
-    out = _MADE / "pause.tar"
-    packed = _MADE / "pause.layer.tar"
-    archive.layer(root, packed)
-    archive.write(out, "docker.io/library/valetkey-pause:1", [packed], {"Cmd": ["/bin/busybox", "sleep", "2147483647"]})
-    node.import_image(out)
+    with alone(say):
+        there = kind.images() if cluster.source == "kind" else node.images()
+        stale = [
+            name
+            for name in _LOCKS
+            if reference(name) not in there or _read(_marker(cluster, name)) != _digest(_sources(name))
+        ]
+        wheel = _wheel() if stale else None
+        for name in stale:
+            assert wheel is not None
+            say(f"making image {name}:dev")
+            made = _digest(_sources(name))
+            if cluster.source == "kind":
+                kind.build_image(name, wheel)
+            else:
+                load_image(cluster, _archive(name, wheel, say))
+            _MADE.mkdir(parents=True, exist_ok=True)
+            _marker(cluster, name).write_text(made)
+
+
+def reference(name: str) -> str:
+    """The full name by which a node knows NAME:dev."""
+    return f"docker.io/library/{name}:dev"
 
 
 def _archive(name: str, wheel: Path, say: Say) -> Path:
-    base = _base(say)
-    root = _MADE / name
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    environment = os.environ | {"PYTHON": sys.executable, "KUBECTL": str(BIN / "kubectl")}
-    _run([str(ROOT / "operator" / "image.sh"), str(root), name, str(wheel)], environment)
-    packed, out = _MADE / f"{name}.layer.tar", _MADE / f"{name}.tar"
-    archive.layer(root, packed)
-    config: dict[str, Any] = {"Env": _ENVIRONMENT, "User": "65532:65532", "WorkingDir": "/"}
-    config["Entrypoint" if name == "valetkey" else "Cmd"] = (
-        ["python3", "-m", "valetkey"] if name == "valetkey" else ["sh"]
-    )
-    archive.write(out, f"docker.io/library/{name}:dev", [base, packed], config)
+    root, out = _MADE / name, _MADE / f"{name}.tar"
+    layers = [debian.base(say), _locked(name, say), _MADE / f"{name}.layer.tar"]
+    _script(root, layers[-1], name, str(wheel))
+    archive.write(out, [reference(name)], layers, _RUNS | _STARTS[name])
     return out
 
 
-def _base(say: Say) -> Path:
-    """A Debian root with Python, made once."""
-    out = CACHE / "image" / "bookworm.tar"
-    if out.exists():
-        return out
-    say("making a Debian root with debootstrap (about a minute)")
-    root = CACHE / "image" / "bookworm"
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    _run(["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(root), _mirror()], os.environ)
-    for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
-        shutil.rmtree(root / waste, ignore_errors=True)
-    draft = out.with_suffix(".draft")
-    archive.layer(root, draft)
-    draft.rename(out)
-    shutil.rmtree(root, ignore_errors=True)
+def _locked(name: str, say: Say) -> Path:
+    """The layer of everything that changes rarely, kept until it does."""
+    kept = CACHE / "image"
+    digest = _digest([_SCRIPT, _lock(name)], VERSION)
+    out = kept / f"{name}-{digest[:16]}.tar"
+    if not out.exists():
+        say(f"installing the locked requirements of {name}:dev")
+        for old in kept.glob(f"{name}-????????????????.tar"):
+            old.unlink()
+        draft = kept / f"{name}.draft"
+        _script(_MADE / f"{name}.locked", draft, name)
+        draft.rename(out)
     return out
 
 
-def _mirror() -> str:
-    """Where this machine takes its Debian packages from."""
-    sources = Path("/etc/apt")
-    texts = [path.read_text() for path in sorted([*sources.glob("sources.list"), *sources.glob("sources.list.d/*")])]
-    for text in texts:
-        for stanza in text.split("\n\n"):
-            found = re.search(r"^URIs:\s*(\S+/debian)/?\s*$", stanza, re.M) or re.search(
-                r"^deb\s+(?:\[[^]]*\]\s+)?(\S+/debian)/?\s", stanza, re.M
-            )
-            if found:
-                return found[1]
-    raise LocalClusterError("no Debian mirror in /etc/apt: images are made from a Debian root")
+def _script(root: Path, out: Path, *arguments: str) -> None:
+    """Runs operator/image.sh on an empty root, and packs that."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    environment = os.environ | {"PYTHON": str(_python()), "KUBECTL": str(BIN / "kubectl")}
+    _run([str(_SCRIPT), str(root), *arguments], environment)
+    archive.layer(root, out)
+    shutil.rmtree(root)
 
 
 def _wheel() -> Path:
     out = ROOT / "build" / "wheel"
     shutil.rmtree(out, ignore_errors=True)
-    _run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(ROOT)],
-        os.environ,
-    )
+    arguments = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(ROOT)]
+    _run([str(_python()), *arguments], dict(os.environ))
     (wheel,) = out.glob("*.whl")
     return wheel
 
 
-def _content(name: str) -> str:
-    digest = hashlib.sha256()
-    for path in _sources(name):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+def _python() -> Path:
+    """A Python with pip and the build backend: the project's own where it is installed."""
+    own = ROOT / ".venv" / "bin" / "python"
+    return own if own.exists() else Path(sys.executable)
+
+
+def _lock(name: str) -> Path:
+    return ROOT / "requirements" / f"{_LOCKS[name]}.txt"
+
+
+def _sources(name: str) -> list[Path]:
+    package = (ROOT / "operator" / "valetkey").rglob("*")
+    ours = sorted(path for path in package if path.is_file() and "__pycache__" not in path.parts)
+    return [_SCRIPT, ROOT / "operator" / "Dockerfile", ROOT / "pyproject.toml", _lock(name), *ours]
+
+
+def _digest(paths: Iterable[Path], *words: str) -> str:
+    digest = hashlib.sha256("\0".join(words).encode())
+    for path in paths:
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _sources(name: str) -> Iterator[Path]:
-    yield ROOT / "operator" / "image.sh"
-    yield ROOT / "pyproject.toml"
-    yield ROOT / "requirements" / f"{_IMAGES[name]}.txt"
-    yield from sorted((ROOT / "operator" / "valetkey").rglob("*.py"))
+def _marker(cluster: Cluster, name: str) -> Path:
+    return _MADE / f"{name}.{cluster.source}"
 
 
-def _run(command: list[str], environment: Any) -> None:
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
     if done.returncode != 0:
         tail = (done.stdout + done.stderr).decode(errors="replace")[-2000:]
-        raise LocalClusterError(f"{Path(command[0]).name} failed:\n{tail}")
+        raise LocalClusterError(f"{' '.join([Path(command[0]).name, *command[1:4]])} failed:\n{tail}")

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.local import pki, processes
-from tests.cluster.local.binaries import Say
+from tests.cluster.local import packages, pki, processes
+from tests.cluster.local.containers import clear, ctr
 from tests.cluster.local.places import ADMIN, BIN, NODE, SOCKET, STATE, LocalClusterError
 
-_PACKAGES: Final = ("containerd", "runc", "containernetworking-plugins", "busybox-static", "debootstrap")
-_TOOLS: Final = ("containerd", "ctr", "runc", "debootstrap")
+PARTS: Final = ("kubelet", "containerd")
+"""In the order in which they are ended."""
+_KUBELET_PORT: Final = 10350
+_HEALTH_PORT: Final = 10348
 
 _CONTAINERD: Final = """version = 2
 root = "{state}/containerd/root"
 state = "{state}/containerd/state"
 [grpc]
   address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{state}/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "docker.io/library/valetkey-pause:1"
   disable_apparmor = true
+  # Without it runc fails where even root may not lower a process's badness.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{plugins}"
     conf_dir = "{state}/cni"
 """
 
+# A full disk of the machine's must not evict pods or take away images that no registry can give back.
 _KUBELET: Final = """apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: 127.0.0.1
-port: 10350
+port: {port}
 healthzBindAddress: 127.0.0.1
-healthzPort: 10348
+healthzPort: {health}
 authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: true}}, x509: {{clientCAFile: {pki}/ca.crt}}}}
 authorization: {{mode: Webhook}}
 tlsCertFile: {pki}/kubelet.crt
@@ -50,6 +56,8 @@ failCgroupV1: false
 failSwapOn: false
 enforceNodeAllocatable: []
 localStorageCapacityIsolation: false
+imageGCHighThresholdPercent: 100
+evictionHard: {{nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%", imagefs.inodesFree: "0%"}}
 """
 
 
@@ -58,18 +66,22 @@ def possible() -> bool:
     return os.geteuid() == 0
 
 
-def up(say: Say) -> None:
+def addresses() -> dict[str, tuple[tuple[str, int], ...]]:
+    """Where each part listens."""
+    return {"kubelet": (("127.0.0.1", _KUBELET_PORT), ("127.0.0.1", _HEALTH_PORT))}
+
+
+def up() -> None:
     """Starts containerd and the kubelet, and waits until the node is ready."""
-    _install(say)
     (STATE / "cni").mkdir(parents=True, exist_ok=True)
     (STATE / "cni" / "10-lo.conflist").write_text(
         '{"cniVersion": "0.4.0", "name": "lo", "plugins": [{"type": "loopback"}]}'
     )
-    (STATE / "containerd.toml").write_text(_CONTAINERD.format(state=STATE, socket=SOCKET))
-    (STATE / "kubelet.yaml").write_text(_KUBELET.format(pki=pki.PKI, socket=SOCKET))
+    (STATE / "kubelet.yaml").write_text(
+        _KUBELET.format(pki=pki.PKI, socket=SOCKET, port=_KUBELET_PORT, health=_HEALTH_PORT)
+    )
     _name_the_node()
-    processes.start("containerd", ["containerd", "--config", STATE / "containerd.toml"])
-    processes.until("containerd", lambda: _ctr("version") is not None, seconds=30)
+    containerd()
     processes.start(
         "kubelet",
         [
@@ -80,28 +92,39 @@ def up(say: Say) -> None:
             f"--root-dir={STATE}/kubelet",
         ],
     )
-    processes.until("kubelet", _ready, seconds=60)
+    processes.until("kubelet", _ready, seconds=90)
+
+
+def containerd() -> None:
+    """Starts containerd, which finds again whatever containers an earlier one left."""
+    config = _CONTAINERD.format(state=STATE, socket=SOCKET, plugins=packages.loopback().parent)
+    (STATE / "containerd.toml").write_text(config)
+    processes.start("containerd", ["containerd", "--config", STATE / "containerd.toml"])
+    processes.until("containerd", lambda: ctr("version") is not None, seconds=30)
 
 
 def down() -> None:
-    """Ends the kubelet, every container and containerd, and takes their mounts away."""
+    """Ends the kubelet, every container and containerd, and takes their mounts away; mends a half-dead node first."""
     processes.stop("kubelet")
+    tasks = STATE / "containerd" / "state" / "io.containerd.runtime.v2.task" / "k8s.io"
+    if processes.running("containerd") is None and tasks.exists() and any(tasks.iterdir()):
+        containerd()
     if processes.running("containerd") is not None:
-        for task in (_ctr("tasks", "ls", "-q") or "").split():
-            _ctr("tasks", "kill", "-s", "SIGKILL", task)
-        time.sleep(1)
-        for container in (_ctr("containers", "ls", "-q") or "").split():
-            _ctr("tasks", "rm", "-f", container)
-            _ctr("containers", "rm", container)
+        clear()
     processes.stop("containerd")
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted((m for m in mounts if m.startswith(f"{STATE}/")), reverse=True):
         subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
 
 
+def healthy() -> bool:
+    """Whether containerd and the kubelet run and the node is ready."""
+    return all(processes.running(part) is not None for part in PARTS) and _ready()
+
+
 def images() -> set[str]:
     """Names of the images that the node has."""
-    return set((_ctr("images", "ls", "-q") or "").split())
+    return set((ctr("images", "ls", "-q") or "").split())
 
 
 def import_image(archive: Path) -> None:
@@ -113,30 +136,16 @@ def import_image(archive: Path) -> None:
         raise LocalClusterError(f"{archive.name} could not be imported: {done.stderr.decode(errors='replace')}")
 
 
-def _ctr(*arguments: str) -> str | None:
-    done = subprocess.run(
-        ["ctr", "-a", str(SOCKET), "-n", "k8s.io", *arguments], capture_output=True, check=False, timeout=30
-    )
-    return done.stdout.decode() if done.returncode == 0 else None
-
-
 def _ready() -> bool:
+    # The node's own word may be of an earlier kubelet; the kubelet's alone does not mean that it has registered.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        opener.open(f"http://127.0.0.1:{_HEALTH_PORT}/healthz", timeout=3).close()
+    except (urllib.error.URLError, OSError):
+        return False
     command = [str(BIN / "kubectl"), f"--kubeconfig={ADMIN}", "get", "node", NODE, "--no-headers"]
     done = subprocess.run(command, capture_output=True, check=False)
-    return b" Ready" in done.stdout
-
-
-def _install(say: Say) -> None:
-    if all(shutil.which(tool) for tool in _TOOLS) and Path("/bin/busybox").exists():
-        return
-    if shutil.which("apt-get") is None:
-        raise LocalClusterError(f"install {', '.join(_PACKAGES)}: they run the pods")
-    say(f"installing {', '.join(_PACKAGES)}")
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", *_PACKAGES]):
-        done = subprocess.run(command, capture_output=True, env=quiet, check=False)
-        if done.returncode != 0:
-            raise LocalClusterError(f"{' '.join(command)} failed:\n{done.stderr.decode(errors='replace')[-2000:]}")
+    return done.stdout.split()[1:2] == [b"Ready"]
 
 
 def _name_the_node() -> None:

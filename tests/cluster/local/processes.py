@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,25 +20,31 @@ def start(name: str, command: Sequence[str | Path]) -> None:
         return
     LOGS.mkdir(parents=True, exist_ok=True)
     _PIDS.mkdir(parents=True, exist_ok=True)
-    with (LOGS / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=STATE,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    (_PIDS / name).write_text(f"{process.pid} {started_at(process.pid)}")
+    words = [str(part) for part in command]
+    log = str(LOGS / f"{name}.log")
+    # Not subprocess: its object warns when it is let go of while the process runs on, as it should here.
+    pid = os.posix_spawnp(
+        words[0],
+        words,
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigdef=[signal.SIGPIPE],  # which Python ignores, and its children would too
+    )
+    (_PIDS / name).write_text(f"{pid} {started_at(pid)}")
 
 
 def running(name: str) -> int | None:
     """The id of a process that was started here and lives; the id's start time tells it from a later process."""
     try:
         pid, started = (_PIDS / name).read_text().split()
-    except (FileNotFoundError, ValueError):
+        return int(pid) if started_at(int(pid)) == started else None
+    except (FileNotFoundError, ValueError):  # never started, or cut off while it was written down
         return None
-    return int(pid) if started_at(int(pid)) == started else None
 
 
 def stop(name: str, *, patience: float = 10.0) -> None:
@@ -47,9 +52,9 @@ def stop(name: str, *, patience: float = 10.0) -> None:
     pid = running(name)
     if pid is not None:
         _signal(pid, signal.SIGTERM)
-        if not _wait(lambda: running(name) is None, patience):
+        if not wait(lambda: running(name) is None, patience):
             _signal(pid, signal.SIGKILL)
-            _wait(lambda: running(name) is None, 5.0)
+            wait(lambda: running(name) is None, 5.0)
     (_PIDS / name).unlink(missing_ok=True)
 
 
@@ -65,13 +70,14 @@ def started_at(pid: int) -> str | None:
 
 def until(name: str, ready: Callable[[], bool], *, seconds: float) -> None:
     """Waits until a process serves; raises LocalClusterError with the end of its log where it does not."""
-    if not _wait(lambda: ready() or running(name) is None, seconds) or running(name) is None:
+    if not wait(lambda: running(name) is None or ready(), seconds) or running(name) is None:
         tail = "\n".join((LOGS / f"{name}.log").read_text(errors="replace").splitlines()[-20:])
-        state = "did not become ready" if running(name) is not None else "ended"
+        state = f"was not ready after {seconds:.0f} s" if running(name) is not None else "ended"
         raise LocalClusterError(f"{name} {state}; the end of its log:\n{tail}")
 
 
-def _wait(done: Callable[[], bool], seconds: float) -> bool:
+def wait(done: Callable[[], bool], seconds: float) -> bool:
+    """Whether it was done in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if done():

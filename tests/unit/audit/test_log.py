@@ -122,6 +122,7 @@ TAMPERING: dict[str, tuple[Callable[[list[bytes]], list[bytes]], set[int]]] = {
     "two changed places": (lambda lines: [lines[0], lines[2], lines[1]], {2, 3}),
     "one was written twice": (lambda lines: [lines[0], lines[0], *lines[1:]], {2}),
     "one was cut short": (lambda lines: [lines[0], lines[1][:20], lines[2]], {2, 3}),
+    "one is no object": (lambda lines: [lines[0], b"[]", lines[2]], {2, 3}),
     "one is not UTF-8": (lambda lines: [lines[0], b"\xff", lines[2]], {2, 3}),
 }
 

@@ -115,6 +115,15 @@ async def test_a_key_that_turned_into_an_ending_while_worked_on_comes_again_as_o
     assert await ready(queue) == [A, B, C]
 
 
+async def test_a_waiting_beginning_that_becomes_an_ending_goes_before_beginnings_and_comes_once() -> None:
+    queue = Queue()
+    add(queue, [A, B])
+    queue.add(B, ending=True)
+    assert await ready(queue) == [B, A]
+    add(queue, [B, A])
+    assert await ready(queue) == [B, A]
+
+
 async def test_namespaces_take_turns() -> None:
     queue = Queue()
     add(queue, [Key("noisy", str(n)) for n in range(5)])
@@ -137,6 +146,13 @@ async def test_each_retry_waits_about_twice_as_long_as_the_one_before() -> None:
         queue.retry(A, ending=False)
         waited.append(await waits(queue))
     assert all(took >= least for took, least in zip(waited, (0.04, 0.09, 0.19), strict=True)), waited
+
+
+async def test_a_key_is_retried_for_ever() -> None:
+    queue = Queue()
+    for _ in range(2000):
+        queue.retry(A, ending=True)
+    queue.forget(A)
 
 
 @pytest.mark.usefixtures("steady")
@@ -214,6 +230,15 @@ async def test_the_later_time_is_the_one_that_holds() -> None:
     queue.add_at(A, at(0.03), ending=False)
     queue.add_at(A, at(0.2), ending=False)
     assert await waits(queue) >= 0.19
+
+
+async def test_a_time_whose_place_was_taken_does_not_ring_with_the_times_of_others() -> None:
+    queue = Queue()
+    queue.add_at(B, at(-2), ending=False)
+    queue.add_at(A, at(-1), ending=False)
+    queue.add_at(A, at(60), ending=False)
+    await asyncio.sleep(SOON)
+    assert await ready(queue) == [B]
 
 
 async def test_a_key_that_is_forgotten_does_not_come_at_its_time() -> None:

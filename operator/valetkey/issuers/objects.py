@@ -1,0 +1,133 @@
+"""The objects of one grant at the API server: made as ordered, told from others' by label and uid, proved gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from valetkey.errors import InvalidError, UnavailableError
+from valetkey.kinds.base import REQUEST_LABEL
+from valetkey.kinds.taskgrant import MadeObject, PlannedObject
+from valetkey.kube import paths
+from valetkey.kube.client import Api, ApiError, Json
+from valetkey.reasons import Reason
+
+
+class Objects:
+    """Makes and unmakes; `owner` is always the uid of the request that an object is for.
+
+    Making raises AccessError, unmaking ApiError and UnavailableError.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def ensure(self, owner: str, entry: PlannedObject, content: Json, *, compared: Iterable[str]) -> MadeObject:
+        """Creates an object, or takes over the one that an earlier try left; either way it is what was ordered."""
+        body = _body(owner, entry) | content
+        try:
+            found = await self._create_or_read(entry, body)
+        except ApiError as error:
+            raise refusal(error, entry) from error
+        if found["metadata"].get("labels", {}).get(REQUEST_LABEL) != owner:
+            raise InvalidError(Reason.ORDER_INVALID, f"{_where(entry)} exists and is not this grant's")
+        if any(found.get(field) != body[field] for field in compared):
+            raise InvalidError(Reason.ISSUED_BEYOND_ORDER, f"{_where(entry)} is not what was ordered")
+        return _made(entry, found)
+
+    async def create_afresh(self, owner: str, entry: PlannedObject, content: Json) -> MadeObject:
+        """Creates an object; one that an earlier try left is deleted first, and what hangs on its uid dies."""
+        path, body = paths.collection(entry.kind, entry.namespace), _body(owner, entry) | content
+        try:
+            try:
+                found = await self._api.create(path, body)
+            except ApiError as error:
+                if not error.already_exists:
+                    raise
+                await self.remove(owner, entry, None)
+                found = await self._api.create(path, body)
+        except ApiError as error:
+            raise refusal(error, entry) from error
+        return _made(entry, found)
+
+    async def remove(self, owner: str, entry: PlannedObject, uid: str | None) -> None:
+        """Deletes an object, by the uid that was recorded or else the one that is found."""
+        uid = uid or await self._uid(owner, entry)
+        if uid is None:
+            return
+        try:
+            await self._api.delete(paths.item(entry.kind, entry.namespace, entry.name), uid=uid)
+        except ApiError as error:
+            # Another uid under that name: the proof looks at what it is.
+            if not (error.conflict or await self._gone_with_namespace(entry, error)):
+                raise
+
+    async def prove_absent(self, owner: str, entry: PlannedObject) -> None:
+        """Reads that an object is gone; raises UnavailableError where it is not."""
+        left = await self._uid(owner, entry)
+        if left is None:
+            return
+        path = paths.item(entry.kind, entry.namespace, entry.name)
+        await self._api.delete(path, uid=left)
+        # Somebody's finalizer keeps it alive, and with it the rights: they end with the grant all the same.
+        await self._api.patch(path, {"metadata": {"uid": left, "finalizers": None}})
+        raise UnavailableError(Reason.REVOCATION_PENDING, f"{_where(entry)} is still there after its deletion")
+
+    async def _create_or_read(self, entry: PlannedObject, body: Json) -> Json:
+        try:
+            return await self._api.create(paths.collection(entry.kind, entry.namespace), body)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            return await self._api.get(paths.item(entry.kind, entry.namespace, entry.name))
+
+    async def _uid(self, owner: str, entry: PlannedObject) -> str | None:
+        try:
+            found = await self._api.get(paths.item(entry.kind, entry.namespace, entry.name))
+        except ApiError as error:
+            if error.not_found or await self._gone_with_namespace(entry, error):
+                return None
+            raise
+        metadata = found["metadata"]
+        return metadata["uid"] if metadata.get("labels", {}).get(REQUEST_LABEL) == owner else None
+
+    async def _gone_with_namespace(self, entry: PlannedObject, error: ApiError) -> bool:
+        """Whether a request was refused only because the namespace is gone, and with it the operator's rights there."""
+        if error.status != 403 or entry.namespace is None:
+            return False
+        try:
+            await self._api.get(paths.item("Namespace", None, entry.namespace))
+        except ApiError as missing:
+            return missing.not_found
+        return False
+
+
+def refusal(error: ApiError, entry: PlannedObject) -> InvalidError | UnavailableError:
+    """What it means that an object could not be made."""
+    if error.not_found and entry.namespace:
+        return InvalidError(Reason.ORDER_INVALID, f"namespace {entry.namespace} does not exist; ask for one that does")
+    if error.status == 403 and "terminated" in error.message:
+        return InvalidError(Reason.ORDER_INVALID, f"namespace {entry.namespace} is being deleted")
+    if error.refused:
+        # The API server's own words name the rights that the operator may not hand out; they hold no secret.
+        return InvalidError(Reason.ORDER_INVALID, f"{_where(entry)} was refused: {error.message[:1000]}")
+    return unavailable(error, Reason.BACKEND_UNAVAILABLE)
+
+
+def unavailable(error: ApiError, reason: Reason) -> UnavailableError:
+    """The API server's failure, in public words."""
+    return UnavailableError(reason, f"the API server answered {error.status} {error.reason}", after=error.retry_after)
+
+
+def _body(owner: str, entry: PlannedObject) -> Json:
+    metadata: Json = {"name": entry.name, "labels": {REQUEST_LABEL: owner}}
+    if entry.namespace:
+        metadata["namespace"] = entry.namespace
+    return {"apiVersion": paths.api_version(entry.kind), "kind": entry.kind, "metadata": metadata}
+
+
+def _made(entry: PlannedObject, found: Json) -> MadeObject:
+    return MadeObject(kind=entry.kind, namespace=entry.namespace, name=entry.name, uid=found["metadata"]["uid"])
+
+
+def _where(entry: PlannedObject) -> str:
+    return f"{entry.kind} {entry.namespace}/{entry.name}" if entry.namespace else f"{entry.kind} {entry.name}"
