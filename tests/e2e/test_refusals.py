@@ -160,7 +160,7 @@ async def test_a_pod_that_is_going_is_given_nothing(agent: Agent) -> None:
 EXPRESSIONS = [
     ("does not compile", "identity.namespac ==", False),
     ("returns a string", "identity.podName", False),
-    ("throws", 'claims.parameters["nothing"] == 1', True),
+    ("throws", 'claims.task.parameters["nothing"] == 1', True),
     ("loops", "[" + ",".join(["1"] * 300) + "].all(a, [" + ",".join(["1"] * 300) + "].all(b, a == b))", False),
 ]
 
@@ -185,7 +185,9 @@ async def test_an_expression_that_fails_grants_nothing(
 
 
 async def test_what_waits_too_long_expires(agent: Agent) -> None:
-    change = {"spec": {"validations": [{"name": "r", "expression": 'claims.parameters["no"] == 1', "message": "no"}]}}
+    change = {
+        "spec": {"validations": [{"name": "r", "expression": 'claims.task.parameters["no"] == 1', "message": "no"}]}
+    }
     await agent.api.patch(f"{OURS}/agentpolicies/{agent.policy}", change)
     await agent.policy_ready()
     name = await agent.ask()

@@ -55,6 +55,9 @@ def _chain(path: Path) -> Iterator[Record | Broken]:
     expected = GENESIS
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                # The writer died in the middle of it: nobody was told that it is on disk.
+                return
             record = _record(line)
             if record is None:
                 yield Broken(path.name, number, "not a record")

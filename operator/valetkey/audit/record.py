@@ -6,6 +6,7 @@ One file and one chain per writer (pod and start). Records that wait at the same
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -37,7 +38,7 @@ class Log:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         self._writer, self._cluster = writer, cluster
         self._seq, self._prev = 0, GENESIS
-        self._good = 0
+        self._good, self._torn = 0, False
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -58,6 +59,8 @@ class Log:
         """Waits for what is under way and closes the file."""
         if self._flusher is not None:
             await self._flusher
+        with contextlib.suppress(OSError):
+            self._mend()
         os.close(self._file)
 
     async def _flush(self) -> None:
@@ -84,15 +87,25 @@ class Log:
         self._flusher = None
 
     def _append(self, content: bytes) -> int:
+        self._mend()
+        self._torn = True
         try:
             written = 0
             while written < len(content):
                 written += os.write(self._file, content[written:])
             os.fdatasync(self._file)
         except OSError:
-            os.ftruncate(self._file, self._good)
+            with contextlib.suppress(OSError):  # then the next write begins with it
+                self._mend()
             raise
+        self._torn = False
         return self._good + len(content)
+
+    def _mend(self) -> None:
+        """Cuts off what a failed write has left."""
+        if self._torn:
+            os.ftruncate(self._file, self._good)
+            self._torn = False
 
 
 def _unwritten(error: OSError) -> UnavailableError:

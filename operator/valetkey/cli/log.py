@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -34,13 +34,13 @@ def log(
         raise typer.BadParameter("name a task with --task or a request with --request")
     try:
         records, broken = history.read(directory)
-    except FileNotFoundError as error:
+    except OSError as error:
         typer.echo(f"valetkey: {error}; name the log's directory with --dir", err=True)
         raise typer.Exit(2) from error
     found = history.select(records, task=task, request=request)
     if output is Output.JSON:
         for record in found:
-            typer.echo(orjson.dumps(record).decode())
+            typer.echo(json.dumps(record))
     else:
         _table(found)
     for place in broken:

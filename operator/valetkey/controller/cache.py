@@ -23,13 +23,28 @@ class _Stored(Protocol):
 T = TypeVar("T", bound=_Stored)
 
 
+class _Dead:
+    """Uids of what is gone: an answer may come in after the watch has told of the deletion, and brings nothing back."""
+
+    def __init__(self) -> None:
+        self._uids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._uids
+
+    def add(self, uid: str) -> None:
+        """Remembers one more, and forgets the oldest where there are many."""
+        self._uids[uid] = None
+        if len(self._uids) > _REMEMBERED:
+            self._uids.popitem(last=False)
+
+
 class Objects(Generic[T]):
     """Objects of one kind by key."""
 
     def __init__(self) -> None:
         self._objects: dict[Key, T] = {}
-        # A write's answer may come in after the watch has told of the deletion: the dead do not come back.
-        self._dead: OrderedDict[str, None] = OrderedDict()
+        self._dead = _Dead()
 
     def get(self, key: Key) -> T | None:
         """The object under a key."""
@@ -48,9 +63,7 @@ class Objects(Generic[T]):
 
     def remove(self, key: Key, uid: str) -> T | None:
         """Takes out the object of that uid; gives it back if it was there."""
-        self._dead[uid] = None
-        if len(self._dead) > _REMEMBERED:
-            self._dead.popitem(last=False)
+        self._dead.add(uid)
         known = self._objects.get(key)
         if known is None or known.metadata.uid != uid:
             return None
@@ -75,6 +88,7 @@ class Pods:
     def __init__(self) -> None:
         self._pods: dict[tuple[str, str], Pod] = {}
         self._mounting: dict[tuple[str, str], set[str]] = {}
+        self._dead = _Dead()
 
     def get(self, namespace: str, name: str) -> Pod | None:
         """The pod of that name."""
@@ -82,26 +96,23 @@ class Pods:
 
     def put(self, pod: Pod) -> None:
         """Takes in a pod that was read."""
+        if pod.uid in self._dead:
+            return
         known = self._pods.get((pod.namespace, pod.name))
         if known is not None:
             if known.uid == pod.uid and _version(pod.resource_version) < _version(known.resource_version):
                 return
-            self.remove(known.namespace, known.name, known.uid)
+            self._take_out(known)
         self._pods[pod.namespace, pod.name] = pod
         for secret in pod.secrets:
             self._mounting.setdefault((pod.namespace, secret), set()).add(pod.name)
 
     def remove(self, namespace: str, name: str, uid: str) -> None:
         """Takes out the pod of that uid."""
+        self._dead.add(uid)
         known = self._pods.get((namespace, name))
-        if known is None or known.uid != uid:
-            return
-        del self._pods[namespace, name]
-        for secret in known.secrets:
-            names = self._mounting[namespace, secret]
-            names.discard(name)
-            if not names:
-                del self._mounting[namespace, secret]
+        if known is not None and known.uid == uid:
+            self._take_out(known)
 
     def mounting(self, namespace: str, secret: str) -> list[Pod]:
         """Pods that mount a Secret and have not finished, by name."""
@@ -111,6 +122,14 @@ class Pods:
     def values(self) -> Iterator[Pod]:
         """All pods, as of now."""
         return iter(list(self._pods.values()))
+
+    def _take_out(self, pod: Pod) -> None:
+        del self._pods[pod.namespace, pod.name]
+        for secret in pod.secrets:
+            names = self._mounting[pod.namespace, secret]
+            names.discard(pod.name)
+            if not names:
+                del self._mounting[pod.namespace, secret]
 
 
 class Cache:

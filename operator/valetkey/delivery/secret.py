@@ -113,7 +113,7 @@ class SecretDelivery:
             if not (error.not_found or _of_others(error)):
                 raise
         else:
-            await self._deleted(grant, _made(emptied).uid)
+            await self._api.delete(self._path(grant), uid=_made(emptied).uid)
 
     def _path(self, grant: TaskGrant) -> str:
         return paths.item("Secret", grant.metadata.namespace, grant.spec.delivery.secret.name)

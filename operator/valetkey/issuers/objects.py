@@ -78,7 +78,11 @@ class Objects:
         except ApiError as error:
             if not error.already_exists:
                 raise
-            return await self._api.get(paths.item(entry.kind, entry.namespace, entry.name))
+            try:
+                return await self._api.get(paths.item(entry.kind, entry.namespace, entry.name))
+            except ApiError as missing:
+                # Gone in between: it is tried again.
+                raise (error if missing.not_found else missing) from error
 
     async def _uid(self, owner: str, entry: PlannedObject) -> str | None:
         try:

@@ -183,8 +183,11 @@ class Validation(Model):
     expression: str = Field(
         min_length=1,
         max_length=4096,
-        description="A CEL expression that gives true where the policy applies; over identity, claims, access,"
-        " namespaces, cluster, now.",
+        description=(
+            "A CEL expression that gives true where the policy applies. It reads identity.{namespace, serviceAccount, "
+            "podName, podUID, nodeName, labels}, claims.task.{id, objective, purpose, parameters}, access (what is "
+            "asked for), namespaces (labels by name), cluster and now."
+        ),
     )
     message: str = Field(min_length=1, max_length=1024, description="What an agent reads when it is false.")
 

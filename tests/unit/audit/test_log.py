@@ -284,3 +284,33 @@ def test_a_broken_chain_is_told_beside_the_story_and_is_a_failure(told: Path) ->
     assert "entry rear" in result.stdout
     assert f"{path.name} line 1: the chain does not hold" in result.stderr
     assert result.exit_code == 1
+
+
+async def test_a_record_that_was_acknowledged_stays_though_the_disk_fails_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, writer="w", cluster="")
+    await log.write("PolicyMatched", task="1")
+    write, truncate = os.write, os.ftruncate
+
+    def half(file: int, content: bytes) -> int:
+        write(file, content[: len(content) // 2])
+        monkeypatch.setattr(os, "write", write)
+        raise OSError(errno.EIO, "I/O error")
+
+    def never(file: int, length: int) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(os, "write", half)
+    monkeypatch.setattr(os, "ftruncate", never)
+    with pytest.raises(UnavailableError):
+        await log.write("PolicyMatched", task="2")
+    monkeypatch.setattr(os, "ftruncate", truncate)
+    await log.write("PolicyMatched", task="3")
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(UnavailableError):
+        await log.write("PolicyMatched", task="4")
+    await log.close()
+    records, broken = history.read(tmp_path)
+    assert [record["task"] for record in records] == ["1", "3"]
+    assert broken == []

@@ -159,3 +159,11 @@ def test_the_newest_version_of_a_pod_wins() -> None:
     found = pods.get("shop", "a")
     assert found is not None
     assert found.phase == "Succeeded"
+
+
+def test_a_pod_that_is_dead_does_not_come_back() -> None:
+    pods = Pods()
+    pods.put(pod("a", "1", spec=mounts("s")))
+    pods.remove("shop", "a", "a-uid")
+    pods.put(pod("a", "1", spec=mounts("s")))  # a read that was answered before the deletion, taken in after it
+    assert pods.get("shop", "a") is None

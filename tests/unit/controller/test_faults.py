@@ -231,13 +231,12 @@ async def test_a_request_whose_time_is_over_is_not_granted_again_whatever_met_a_
 
 
 async def test_a_request_that_is_gone_is_not_refused_for_ever() -> None:
-    world = Faulty()
-    life = Life(world)
+    life = a_life(0)
     await life.process.watch()
-    world.remove("Pod", "shop", "one")
+    life.world.remove("Pod", "shop", "one")
     await life.process.work()
-    assert world.all("AccessRequest", "TaskGrant") == []
-    assert len(world.asked) < 10
+    assert life.world.all("AccessRequest", "TaskGrant") == []
+    assert len(life.world.asked) < 10
 
 
 async def test_a_secret_that_was_placed_again_but_not_recorded_is_taken_away() -> None:
@@ -281,13 +280,12 @@ async def test_a_grant_that_is_open_gets_no_credential_while_nothing_can_be_reco
 
 
 async def test_a_credential_is_not_renewed_while_nothing_can_be_recorded() -> None:
-    world = Faulty()
-    life = Life(world)
+    life = a_life(0)
     await life.until(lambda: life.credential() is not None)
-    world.log_is_down = True
-    world.now += timedelta(minutes=7)
+    life.world.log_is_down = True
+    life.world.now += timedelta(minutes=7)
     await life.turn(5)
-    assert len(world.tokens) == 1
+    assert len(life.world.tokens) == 1
 
 
 @pytest.mark.parametrize("number", [number_of("LOG CredentialDelivered"), number_of("LOG CredentialIssued"), 0])
