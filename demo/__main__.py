@@ -6,6 +6,7 @@ Everything is shown as the kubectl commands that a person would type; a step tha
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ class Demo:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._task = f"run-{int(time.time()) % 10_000}"
 
     def run(self) -> None:
         """Sets up and plays the story."""
@@ -57,11 +59,14 @@ class Demo:
             *(*log, "--wait", "--timeout", "180s"),
         )  # fmt: skip
         time.sleep(4)  # requests are trusted from three seconds after the guards were put in place
+        self._quiet("delete", "deployment", "checkout", "-n", "shop", "--ignore-not-found")  # an earlier demo mended it
         self._quiet("apply", "-f", str(HERE / "policy.yaml"), "-f", str(HERE / "workloads.yaml"))
         self._quiet("wait", "-n", "shop-agents", "--for=condition=Ready", "pod/fixer", "--timeout=120s")
         self._quiet("delete", "accessrequests.valetkey.dev", "--all", "-n", "shop-agents")
         self._until("the program to crash-loop", lambda: self._restarts() >= 1)
         self._quiet("patch", "configmap", "database", "-n", "shop", "--type=merge", "-p", '{"data":{"state":"up"}}')
+        restarts = self._restarts()
+        self._until("it to crash on, for its lock is stale", lambda: self._restarts() > restarts)
         self.show("get", "pods", "-n", "shop")
 
     def story(self) -> None:
@@ -70,7 +75,7 @@ class Demo:
         self.refused(*OWN, "-n", "shop", "rollout", "restart", "deployment/checkout", because="forbidden")
 
         title("the agent says what its task is and what that needs")
-        self._ask("restart-checkout", "run-8841", ["get", "patch"])
+        self._ask("restart-checkout", self._task, ["get", "patch"])
         self.show(
             "wait",
             "-n",
@@ -91,7 +96,8 @@ class Demo:
         self._until("checkout to be open", lambda: self._ready() == "1")
         self.show("get", "deployment", "checkout", "-n", "shop")
 
-        title("after: the agent reports its outcome, and the access is gone")
+        title("after: the agent reports its outcome, and the access is gone, from a copy of the credential too")
+        self.show(*AGENT, "cp", "-rL", "/var/run/valetkey", "/tmp/kept")
         outcome = '{"spec":{"outcome":"Succeeded"}}'
         self.show(*OWN, "patch", "accessrequests.valetkey.dev", "restart-checkout", "--type=merge", "-p", outcome)
         self.show(
@@ -102,11 +108,13 @@ class Demo:
             "accessrequest.valetkey.dev/restart-checkout",
             "--timeout=10s",
         )
-        self.refused(*GRANTED, "rollout", "restart", "deployment/checkout")
+        kept = (*OWN, "--kubeconfig=/tmp/kept/kubeconfig", "-n", "shop")
+        self.refused(*kept, "rollout", "restart", "deployment/checkout", because="orbidden")
+        self._quiet(*AGENT, "rm", "-r", "/tmp/kept")
         self.show("get", "taskgrants.valetkey.dev", "-A", "--ignore-not-found")
 
         title("beyond the policy: refused, with a reason that an agent can act on")
-        self._ask("delete-checkout", "run-8842", ["get", "delete"])
+        self._ask("delete-checkout", f"{self._task}-b", ["get", "delete"])
         self.show(
             "wait",
             "-n",
@@ -122,7 +130,7 @@ class Demo:
             say(f"  {key}: {value}")
 
         title("the log: what happened, and why")
-        self.show("exec", "-n", "valetkey-system", "valetkey-0", "--", "valetkey", "log", "--task", "run-8841")
+        self.show("exec", "-n", "valetkey-system", "valetkey-0", "--", "valetkey", "log", "--task", self._task)
 
     def show(self, *arguments: str) -> None:
         """Runs kubectl as the reader would, and shows what it says."""
@@ -161,7 +169,7 @@ class Demo:
         say(done.stdout.rstrip())
 
     def _restarts(self) -> int:
-        path = "jsonpath={.items[0].status.containerStatuses[0].restartCount}"
+        path = "jsonpath={.items[*].status.containerStatuses[*].restartCount}"
         return int(self._output("get", "pods", "-n", "shop", "-l", "app=checkout", "-o", path) or 0)
 
     def _ready(self) -> str:
@@ -215,6 +223,7 @@ class Demo:
         )  # fmt: skip
         for name in (*NAMESPACES, "valetkey-system"):
             self._quiet("delete", "namespace", name, "--ignore-not-found", may_fail=True)
+        shutil.rmtree(LOG, ignore_errors=True)
         kinds = [f"{kind}.valetkey.dev" for kind in ("accessrequests", "taskgrants", "agentpolicies")]
         self._quiet("delete", "customresourcedefinitions", *kinds, "--ignore-not-found", may_fail=True)
 

@@ -12,8 +12,10 @@ import pytest
 
 from tests.cluster.api import ROOT, SYSTEM, Api, Json, sessions, until
 from tests.cluster.local.cluster import Cluster
+from tests.cluster.local.places import STATE
 from tests.cluster.world import World
 
+LOG = STATE / "tests-log"
 VALUES: Json = {
     "cluster": "test",
     "agentNamespaces": ["agents", "agents-b"],
@@ -28,6 +30,10 @@ VALUES: Json = {
         "cluster": {"rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list"]}]},
     },
     "replicas": 0,
+    "image": "valetkey:dev",
+    "imagePullPolicy": "Never",
+    "hostNetwork": True,
+    "log": {"hostPath": str(LOG)},
 }
 
 Helm = Callable[..., "subprocess.CompletedProcess[str]"]

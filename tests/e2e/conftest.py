@@ -11,23 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import SYSTEM, Api, Json, merged
-from tests.cluster.conftest import VALUES, Helm, api, helm
+from tests.cluster.conftest import LOG, VALUES, Helm, api, helm
 from tests.cluster.local.cluster import Cluster
-from tests.cluster.local.places import STATE
 from tests.cluster.world import World
 from tests.e2e.agent import Agent
 
 __all__ = ["api", "helm"]
 
-LOG = STATE / "tests-log"
 OPERATED = merged(
     VALUES,
     {
         "replicas": 1,
-        "image": "valetkey:dev",
-        "imagePullPolicy": "Never",
-        "hostNetwork": True,
-        "log": {"hostPath": str(LOG)},
         "historyTTL": "20s",
         "pendingTTL": "30s",
         "renewAfter": "4s",
