@@ -246,7 +246,7 @@ def test_the_mutating_policy_is_installed_where_the_cluster_serves_it(
 
 
 def test_the_operator_runs_without_privileges_and_with_a_short_token(helm: Helm) -> None:
-    spec = of_kind(render(helm, {"replicas": 1}), "StatefulSet")["valetkey"]["spec"]
+    spec = of_kind(render(helm, {"replicas": 1, "log": {}}), "StatefulSet")["valetkey"]["spec"]
     assert (spec["replicas"], spec["podManagementPolicy"]) == (1, "Parallel")
     pod = spec["template"]["spec"]
     assert pod["securityContext"]["runAsUser"] == 65532
