@@ -22,6 +22,7 @@ def kubectl(cluster: Cluster, *arguments: str) -> str:
 
 def test_the_demo_plays_and_leaves_nothing_behind(cluster: Cluster) -> None:
     assert cluster.node is not None, "pods need a node: run the tests as root"
+    demo("down")  # what other tests have left would decide here too
     played = demo()
     assert played.returncode == 0, played.stdout + played.stderr
     for shown in ("refused", "AccessBeyondPolicy", "TaskReleased", "CredentialRevoked", "pod template"):
