@@ -14,9 +14,7 @@ class Settings(Model):
     """The operator's settings; every field is a chart value or follows from one."""
 
     cluster: str = Field(default="", description="This cluster's name, for the log and for policies.")
-    system_namespace: str = Field(description="The operator's own namespace.")
     grants_namespace: str = Field(default="valetkey-grants", description="Where the accounts of grants live; locked.")
-    account: str = Field(default="valetkey", description="The operator's ServiceAccount.")
     agent_namespaces: tuple[str, ...] = Field(min_length=1, description="Namespaces whose agents are served.")
     targets: tuple[str, ...] = Field(default=(), description="Namespaces in which rights may be handed out.")
     cluster_roles: tuple[str, ...] = Field(default=(), description="ClusterRoles that may be handed out.")
@@ -29,7 +27,10 @@ class Settings(Model):
         default=timedelta(hours=1), alias="historyTTL", description="How long an ended request stays."
     )
     renew_after: Duration = Field(
-        default=timedelta(minutes=6), description="A credential's age at which its successor is made."
+        default=timedelta(minutes=6),
+        ge=timedelta(seconds=1),
+        le=timedelta(minutes=8),
+        description="A credential's age at which its successor is made; a token lives ten minutes.",
     )
     workers: int = Field(default=32, ge=1, le=256, description="Keys worked on at once.")
     log_directory: Path = Field(description="Where the log is written.")

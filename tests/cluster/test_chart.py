@@ -167,9 +167,7 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
     settings = Settings.model_validate_json(config["settings.json"])
     assert settings == Settings(
         cluster="test",
-        system_namespace=SYSTEM,
         grants_namespace="valetkey-grants",
-        account="valetkey",
         agent_namespaces=("agents", "agents-b"),
         targets=("shop",),
         cluster_roles=("log-reader",),

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 from valetkey import identity
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about, about_grant
-from valetkey.controller.grant import Decide, Deliver, Identify, Issue, Open, Progress, Refuse, ends, learnt
+from valetkey.controller.grant import Decide, Deliver, Identify, Issue, Open, Progress, ends, learnt
 from valetkey.controller.queue import Key
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
 from valetkey.delivery import secret as secret_delivery
 from valetkey.errors import InvalidError, NotReadyError
-from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
+from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import (
     GrantDelivery,
@@ -33,21 +33,12 @@ from valetkey.kube.concurrency import all_of
 from valetkey.policy.claims import check_claims
 from valetkey.policy.decide import Approved, Denied
 from valetkey.policy.notation import line
-from valetkey.reasons import Reason, place_of
+from valetkey.reasons import Reason
 
 MARGIN: Final = timedelta(seconds=3)
 """How long guards must have stood before a request: a new policy is enforced up to a second after its creation."""
 SOON: Final = timedelta(seconds=1)
 AT_ONCE: Final = timedelta(milliseconds=200)
-
-_FINISHED: Final = {
-    "Identified": Reason.REQUEST_INVALID,
-    "Finished": Reason.REQUEST_INVALID,
-    "Approved": Reason.REQUEST_DENIED,
-    "Issued": Reason.ISSUE_FAILED,
-    "Delivered": Reason.DELIVERY_FAILED,
-}
-"""What a request finishes with, by the condition that refused it."""
 
 
 class Beginnings:
@@ -104,45 +95,6 @@ class Beginnings:
                 message=decision.denial.message,
             )
         return learnt(progress, decision=decision, decision_id=decision_id)
-
-    async def refuse(self, step: Refuse, progress: Progress) -> Progress:
-        """Finishes a request without a grant."""
-        request, why, now = step.request, step.why, self._backends.clock()
-        decision: DecisionStatus | None = None
-        match why:
-            case Denied(denial=denial, policy=policy):
-                reason, message, finished = Reason(denial.reason), denial.message, Reason.REQUEST_DENIED
-                decision = DecisionStatus(
-                    id=progress.decision_id, outcome="Denied", policy=policy, at=now, denial=denial
-                )
-            case InvalidError(reason=reason, message=message):
-                _, condition, _ = place_of(reason)
-                finished = _FINISHED[condition]
-                await self._backends.log.write(reason, **about(request), message=message)
-            case Reason() as reason:
-                message, finished = _UNASKED[reason], reason
-                await self._backends.log.write(reason, **about(request), message=message)
-        kind, condition, _ = place_of(reason)
-        says = [
-            (Reason.ACCESS_NOT_GRANTED, message),
-            (finished, message if reason is finished else f"{reason}: {message}"),
-        ]
-        if kind == "AccessRequest" and condition != "Finished":
-            says.insert(0, (reason, message))
-        await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
-        severity: Literal["Normal", "Warning"] = "Normal" if finished is Reason.TASK_RELEASED else "Warning"
-        self._backends.events.post("AccessRequest", request.metadata, reason, message, severity=severity)
-        return progress
-
-    async def wait(self, request: AccessRequest, reason: Reason, message: str) -> None:
-        """Shows why a request waits, once for each reason."""
-        if any(c.reason == reason and c.message == message for c in request.status.conditions):
-            return
-        now = self._backends.clock()
-        says = [(reason, message), (Reason.TASK_IN_PROGRESS, "waiting")]
-        if place_of(reason)[:2] != ("AccessRequest", "Ready"):
-            says.append((Reason.ACCESS_IN_PROGRESS, message))
-        await self._backends.write_request_status(request, status.of_refused(request, None, says, now))
 
     async def open(self, step: Open, progress: Progress) -> Progress:
         """Writes the grant, then reads again what it was decided on: whoever changes that meanwhile finds the grant."""
@@ -268,12 +220,6 @@ class Beginnings:
             self._surroundings.remove_policy(order.policy.name, order.policy.uid)
         else:
             self._surroundings.put_policy(body)
-
-
-_UNASKED: Final = {
-    Reason.TASK_RELEASED: "the task was over before access was granted",
-    Reason.REQUEST_EXPIRED: "it was not granted in time; create it again",
-}
 
 
 def _order(step: Open, decision_id: str, now: datetime) -> Order:

@@ -16,7 +16,7 @@ from valetkey.kube import paths
 from valetkey.kube.client import ApiError
 from valetkey.kube.concurrency import both
 from valetkey.kube.pods import parse
-from valetkey.reasons import Reason
+from valetkey.reasons import Reason, place_of
 
 _logger = logging.getLogger(__name__)
 
@@ -93,6 +93,17 @@ class Endings:
         )
         backends.events.post("AccessRequest", about, reason, message)
         return progress
+
+    async def show_failure(self, grant: TaskGrant, reason: Reason, message: str) -> None:
+        """Shows on a grant why it is held up, once for each reason; and on its request that the end has begun."""
+        backends, now = self._backends, self._backends.clock()
+        request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+        ours = request is not None and request.metadata.uid == grant.spec.request.uid
+        if place_of(reason)[0] == "TaskGrant" and not any(c.message == message for c in grant.status.conditions):
+            shown = status.of_held(grant, [(reason, message)], now)
+            await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
+        if request is not None and ours and grant.status.end is not None and not status.shows_end(request):
+            await backends.write_request_status(request, status.of_ending_request(request, now))
 
     async def remove(self, step: Remove, progress: Progress) -> Progress:
         """Deletes a request whose history is over; the log has it."""

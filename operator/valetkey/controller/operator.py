@@ -149,9 +149,9 @@ class Operator:
         """A namespace was made, changed or deleted."""
         metadata = body["metadata"]
         if deleted:
-            self._surroundings.namespaces.pop(metadata["name"], None)
+            self._surroundings.remove_namespace(metadata["name"])
         else:
-            self._surroundings.namespaces[metadata["name"]] = dict(metadata.get("labels") or {})
+            self._surroundings.put_namespace(metadata["name"], dict(metadata.get("labels") or {}))
 
     def on_guard(self, body: Json, *, deleted: bool) -> None:
         """An admission policy or a binding was made, changed or deleted."""

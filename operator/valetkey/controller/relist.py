@@ -45,8 +45,6 @@ class Relist:
     async def read_all(self) -> None:
         """Fills the cache and wakes every key; raises ApiError."""
         await self._surroundings.refresh()
-        async for body in self._api.list(paths.collection("Namespace"), metadata_only=True):
-            self._surroundings.namespaces[body["metadata"]["name"]] = body["metadata"].get("labels") or {}
         for namespace in self._namespaces:
             # Grants first, pods last: whatever a grant names and is not found after it is gone.
             async for body in self._api.list(paths.collection("TaskGrant", namespace)):
@@ -75,7 +73,7 @@ class Relist:
         try:
             return self._cache.requests.put(AccessRequest.model_validate(body))
         except ValidationError as error:
-            _logger.error("AccessRequest %s cannot be read: %s", body["metadata"].get("name"), error.error_count())
+            _unreadable("AccessRequest", body, error)
             return False
 
     def take_grant(self, body: Json) -> bool:
@@ -83,7 +81,7 @@ class Relist:
         try:
             return self._cache.grants.put(TaskGrant.model_validate(body))
         except ValidationError as error:
-            _logger.error("TaskGrant %s cannot be read: %s", body["metadata"].get("name"), error)
+            _unreadable("TaskGrant", body, error)
             return False
 
     async def _find_missed(self, namespace: str) -> None:
@@ -119,3 +117,10 @@ class Relist:
                 return True
             raise
         return bool(body["metadata"]["uid"] != uid)
+
+
+def _unreadable(kind: str, body: Json, error: ValidationError) -> None:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    metadata = body["metadata"]
+    _logger.error("%s %s/%s: %s: %s", kind, metadata.get("namespace"), metadata.get("name"), where, first["msg"])

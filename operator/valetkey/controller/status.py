@@ -1,4 +1,4 @@
-"""Status: how a request and its grant look to people; written, never read back but for `Finished`."""
+"""Status: how a request looks to people (only `Finished` is ever read back), and what was observed of a grant."""
 
 from __future__ import annotations
 
@@ -112,6 +112,22 @@ def of_live(grant: TaskGrant, credential: Credential, made: tuple[MadeObject, ..
 def of_ending(grant: TaskGrant, end: GrantEnd, says: Iterable[Say], now: datetime) -> GrantStatus:
     """A grant that ends."""
     return grant.status.model_copy(update={"conditions": conditions(grant.status.conditions, says, now), "end": end})
+
+
+def of_held(grant: TaskGrant, says: Iterable[Say], now: datetime) -> GrantStatus:
+    """A grant that is held up."""
+    return grant.status.model_copy(update={"conditions": conditions(grant.status.conditions, says, now)})
+
+
+def shows_end(request: AccessRequest) -> bool:
+    """Whether a request already says that its access is being taken away."""
+    return any(c.reason == Reason.ACCESS_ENDED for c in request.status.conditions)
+
+
+def of_ending_request(request: AccessRequest, now: datetime) -> RequestStatus:
+    """A request whose access is being taken away, which takes longer than it should."""
+    says = [(Reason.ACCESS_ENDED, "the access is being taken away")]
+    return request.status.model_copy(update={"conditions": conditions(request.status.conditions, says, now)})
 
 
 def agent(request: AccessRequest) -> str:

@@ -65,6 +65,8 @@ class Surroundings:
         """Reads everything in full; raises ApiError."""
         began = self._clock()
         policies = [body async for body in self._api.list(paths.collection("AgentPolicy"))]
+        found = [body["metadata"] async for body in self._api.list(paths.collection("Namespace"), metadata_only=True)]
+        self.namespaces = {metadata["name"]: metadata.get("labels") or {} for metadata in found}
         self._replace_policies(policies)
         self._policies_read = began
         await self._read_roles()
@@ -96,6 +98,14 @@ class Surroundings:
         if known is not None and known[0] == uid:
             self._drop(name)
             self._publish()
+
+    def put_namespace(self, name: str, labels: dict[str, str]) -> None:
+        """Takes in a namespace that a watch brought."""
+        self.namespaces[name] = labels
+
+    def remove_namespace(self, name: str) -> None:
+        """Takes out a namespace that is gone."""
+        self.namespaces.pop(name, None)
 
     def put_guard(self, body: Json) -> None:
         """Takes in a guard that a watch brought."""
@@ -149,7 +159,8 @@ class Surroundings:
     def _judge_guards(self) -> None:
         before, self.guards = self.guards, guards.compare(self._expected, self._live_guards)
         if before.wrong != self.guards.wrong:
-            _logger.warning("guards: %s", "; ".join(self.guards.wrong) or "all in force")
+            level = logging.WARNING if self.guards.wrong else logging.INFO
+            _logger.log(level, "guards: %s", "; ".join(self.guards.wrong) or "all in force")
             self._changed()
 
     async def _read_roles(self) -> None:

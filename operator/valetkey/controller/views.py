@@ -37,7 +37,8 @@ class Views:
             return View(request=request, grant=None, progress=progress)
         subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
         pod = self._cache.pods.get(key.namespace, subject.pod_name)
-        live = not grant.metadata.terminating and vanished is None and request is not None and pod is not None
+        same = pod is not None and pod.uid == subject.pod_uid
+        live = not grant.metadata.terminating and vanished is None and request is not None and same
         return View(
             request=request,
             grant=grant,

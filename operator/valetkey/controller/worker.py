@@ -30,6 +30,7 @@ from valetkey.controller.grant import (
     next_step,
 )
 from valetkey.controller.queue import Key, Queue
+from valetkey.controller.refusals import Refusals
 from valetkey.controller.views import Views
 from valetkey.errors import AccessError, InvalidError, NotReadyError, UnavailableError
 from valetkey.kube.client import ApiError
@@ -50,6 +51,7 @@ class Worker:
         self._backends = backends
         self._beginnings = beginnings
         self._endings = endings
+        self._refusals = Refusals(backends)
         self._times = times
 
     async def work(self) -> None:
@@ -103,7 +105,7 @@ class Worker:
             case Deliver():
                 return await self._beginnings.deliver(step, progress)
             case Refuse():
-                return await self._beginnings.refuse(step, progress)
+                return await self._refusals.refuse(step, progress)
             case End():
                 return await self._endings.end(step, progress)
             case Revoke():
@@ -122,9 +124,10 @@ class Worker:
         self._queue.retry(key, ending=ending)
 
     async def _put_off(self, key: Key, error: AccessError | ApiError, ending: bool) -> None:
-        if isinstance(error, AccessError) and not ending:
+        if isinstance(error, AccessError):
             await self._show(key, error.reason, error.message)
-        _logger.info("%s: %s", key, error)
+        level = logging.WARNING if ending else logging.INFO
+        _logger.log(level, "%s: %s%s", key, error, f" ({error.__cause__})" if error.__cause__ else "")
         after = error.after if isinstance(error, NotReadyError | UnavailableError) else None
         if isinstance(error, ApiError):
             after = error.retry_after
@@ -133,11 +136,12 @@ class Worker:
         self._queue.retry(key, after, ending=ending)
 
     async def _show(self, key: Key, reason: Reason, message: str) -> None:
-        request = self._backends.cache.requests.get(key)
-        if request is None or request.finished is not None:
-            return
+        request, grant = self._backends.cache.requests.get(key), self._backends.cache.grants.get(key)
         try:
-            await self._beginnings.wait(request, reason, message)
+            if grant is not None:
+                await self._endings.show_failure(grant, reason, message)
+            elif request is not None and request.finished is None:
+                await self._refusals.wait(request, reason, message)
         except ApiError as error:
             _logger.info("%s: status not shown: %s", key, error)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from valetkey.errors import InvalidError, UnavailableError
+from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import API_VERSION, GRANT_ANNOTATION, REQUEST_LABEL, SECRET_PREFIX, SECRET_TYPE
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.taskgrant import MadeObject, PlacedSecret, TaskGrant
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.client import Api, ApiError, Json, unavailable
 from valetkey.kube.pods import DEFAULT_VOLUME, Pod
 from valetkey.reasons import Reason
 
@@ -73,7 +73,7 @@ class SecretDelivery:
                     f"Secret {grant.spec.delivery.secret.name} exists and is not this request's; "
                     "delete it or name another in the pod's volume",
                 ) from error
-            raise _unavailable(error, Reason.DELIVERY_PENDING) from error
+            raise unavailable(error, Reason.DELIVERY_PENDING) from error
         return _made(answer)
 
     async def remove(self, grant: TaskGrant) -> None:
@@ -83,7 +83,7 @@ class SecretDelivery:
             if uid is None or not await self._deleted(grant, uid):
                 await self._remove_unrecorded(grant)
         except ApiError as error:
-            raise _unavailable(error, Reason.REVOCATION_PENDING) from error
+            raise unavailable(error, Reason.REVOCATION_PENDING) from error
 
     async def touch(self, grant: TaskGrant, pod: Pod, value: str | None) -> None:
         """Changes an annotation of the pod, upon which its kubelet reads the Secret at once."""
@@ -93,7 +93,7 @@ class SecretDelivery:
         except ApiError as error:
             if error.not_found or error.conflict or error.refused:
                 return
-            raise _unavailable(error, Reason.DELIVERY_PENDING) from error
+            raise unavailable(error, Reason.DELIVERY_PENDING) from error
 
     async def _deleted(self, grant: TaskGrant, uid: str) -> bool:
         """Deletes the Secret of that uid; false where another has its name."""
@@ -144,7 +144,3 @@ def _of_others(error: ApiError) -> bool:
 def _made(secret: Json) -> MadeObject:
     metadata = secret["metadata"]
     return MadeObject(kind="Secret", namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
-
-
-def _unavailable(error: ApiError, reason: Reason) -> UnavailableError:
-    return UnavailableError(reason, f"the API server answered {error.status} {error.reason}", after=error.retry_after)

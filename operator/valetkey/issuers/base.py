@@ -44,7 +44,3 @@ class Issuer(Protocol):
         `made` says with which uids; what it does not list is looked up by name.
         """
         ...
-
-    async def check(self) -> None:
-        """Whether the backend can be reached and permits what is needed."""
-        ...

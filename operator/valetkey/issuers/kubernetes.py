@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import orjson
 
-from valetkey.errors import InvalidError
+from valetkey.errors import InvalidError, NotReadyError
 from valetkey.issuers.kubeconfig import kubeconfig
-from valetkey.issuers.objects import Objects, refusal, unavailable
+from valetkey.issuers.objects import Objects, refusal
 from valetkey.kinds.access import Scope
 from valetkey.kinds.credential import Credential, Secret
 from valetkey.kinds.taskgrant import KubernetesPlan, MadeObject, Order, Plan, PlannedObject
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.client import Api, ApiError, Json, unavailable
 from valetkey.kube.concurrency import all_of, both
 from valetkey.reasons import Reason
 
@@ -98,9 +98,12 @@ class KubernetesIssuer:
         return replace(credential, made=(*credential.made, *chain.from_iterable(rights)))
 
     async def renew(self, order: Order, plan: Plan) -> Credential:
-        """Another token of the same account."""
+        """Another token of the same account; an account that somebody deleted is made again, with its rights."""
         assert plan.kubernetes is not None
-        return await self._token(order, plan.kubernetes.account, made=())
+        try:
+            return await self._token(order, plan.kubernetes.account, made=())
+        except NotReadyError:
+            return await self.issue(order, plan)
 
     async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> str:
         """Deletes bindings, roles and account side by side, then reads that each is gone."""
@@ -114,13 +117,6 @@ class KubernetesIssuer:
         except ApiError as error:
             raise unavailable(error, Reason.REVOCATION_PENDING) from error
         return "Absent"
-
-    async def check(self) -> None:
-        """The namespace of accounts can be read."""
-        try:
-            await self._api.get(paths.item("Namespace", None, self._namespace))
-        except ApiError as error:
-            raise unavailable(error, Reason.BACKEND_UNAVAILABLE) from error
 
     async def _account_and_token(self, order: Order, account: PlannedObject) -> Credential:
         # Afresh: an earlier try may have got as far as the pod, and its token dies with the account that it was of.
@@ -153,6 +149,9 @@ class KubernetesIssuer:
         try:
             answer = await self._api.create(path, body)
         except ApiError as error:
+            if error.not_found:
+                message = "the account of this grant is gone; it is made again"
+                raise NotReadyError(Reason.ISSUE_PENDING, message, after=timedelta(seconds=1)) from error
             raise refusal(error, account) from error
         token = answer["status"]["token"]
         claims = _claims(token)

@@ -8,7 +8,7 @@ from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kinds.taskgrant import MadeObject, PlannedObject
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.client import Api, ApiError, Json, unavailable
 from valetkey.reasons import Reason
 
 
@@ -115,11 +115,6 @@ def refusal(error: ApiError, entry: PlannedObject) -> InvalidError | Unavailable
         # The API server's own words name the rights that the operator may not hand out; they hold no secret.
         return InvalidError(Reason.ORDER_INVALID, f"{_where(entry)} was refused: {error.message[:1000]}")
     return unavailable(error, Reason.BACKEND_UNAVAILABLE)
-
-
-def unavailable(error: ApiError, reason: Reason) -> UnavailableError:
-    """The API server's failure, in public words."""
-    return UnavailableError(reason, f"the API server answered {error.status} {error.reason}", after=error.retry_after)
 
 
 def _body(owner: str, entry: PlannedObject) -> Json:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A pod that was read live and found to be the requester; made by `identity.verify` alone."""
+    """A pod that was read live and found to be the requester; made by `identity` alone."""
 
     namespace: str
     pod_name: str

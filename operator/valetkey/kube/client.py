@@ -9,6 +9,9 @@ from typing import Any, Final, Protocol
 import aiohttp
 import orjson
 
+from valetkey.errors import UnavailableError
+from valetkey.reasons import Reason
+
 Json = dict[str, Any]
 
 _MERGE: Final = "application/merge-patch+json"
@@ -50,6 +53,12 @@ class ApiError(Exception):
     def denied_by_policy(self) -> bool:
         """An admission policy refused it, rather than RBAC or the schema."""
         return self.status in (403, 422) and "ValidatingAdmissionPolicy" in self.message
+
+
+def unavailable(error: ApiError, reason: Reason) -> UnavailableError:
+    """The API server's failure, in public words; its own are chained, for the operator's log."""
+    said = f"answered {error.status} {error.reason}" if error.status else "did not answer"
+    return UnavailableError(reason, f"the API server {said}; it is tried again", after=error.retry_after)
 
 
 class Api(Protocol):

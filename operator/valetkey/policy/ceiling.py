@@ -95,7 +95,8 @@ def shared_field(
     Deny keeps the role from being handed out, rules keep its rights from being handed out.
     """
     if access.kubernetes is None or ceiling.kubernetes is None:
-        return None
+        # Of different kinds they share nothing; of a kind that is not known here, they share everything.
+        return None if access.kubernetes is not None or ceiling.kubernetes is not None else "spec.access"
     owners = [_owner(scope, parameters, missing_is_any=True) for scope in ceiling.kubernetes.scopes]
     for at, scope in enumerate(access.kubernetes.scopes):
         here = [owner for owner in owners if owner.meets_place(scope.namespace)]

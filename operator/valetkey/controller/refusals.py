@@ -1,0 +1,78 @@
+"""Refusals: what a request without a grant is told, for good or for now."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from valetkey.controller import status
+from valetkey.controller.backends import Backends, about
+from valetkey.controller.grant import Progress, Refuse
+from valetkey.errors import InvalidError
+from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
+from valetkey.policy.decide import Denied
+from valetkey.reasons import Reason, place_of
+
+_FINISHED: Final = {
+    "Identified": Reason.REQUEST_INVALID,
+    "Finished": Reason.REQUEST_INVALID,
+    "Approved": Reason.REQUEST_DENIED,
+    "Issued": Reason.ISSUE_FAILED,
+    "Delivered": Reason.DELIVERY_FAILED,
+}
+"""What a request finishes with, by the condition that refused it."""
+
+_UNASKED: Final = {
+    Reason.TASK_RELEASED: "the task was over before access was granted",
+    Reason.REQUEST_EXPIRED: "it was not granted in time; create it again",
+}
+
+
+class Refusals:
+    """Writes on requests why they get nothing."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    async def refuse(self, step: Refuse, progress: Progress) -> Progress:
+        """Finishes a request without a grant."""
+        request, why, now = step.request, step.why, self._backends.clock()
+        decision: DecisionStatus | None = None
+        match why:
+            case Denied(denial=denial, policy=policy):
+                reason, message, finished = Reason(denial.reason), denial.message, Reason.REQUEST_DENIED
+                decision = DecisionStatus(
+                    id=progress.decision_id, outcome="Denied", policy=policy, at=now, denial=denial
+                )
+            case InvalidError(reason=reason, message=message):
+                _, condition, _ = place_of(reason)
+                finished = _FINISHED[condition]
+                await self._backends.log.write(reason, **about(request), message=message)
+            case Reason() as reason:
+                message, finished = _UNASKED[reason], reason
+                await self._backends.log.write(reason, **about(request), message=message)
+        kind, condition, _ = place_of(reason)
+        says = [
+            (Reason.ACCESS_NOT_GRANTED, message),
+            (finished, message if reason is finished else f"{reason}: {message}"),
+        ]
+        if kind == "AccessRequest" and condition != "Finished":
+            says.insert(0, (reason, message))
+        if progress.identity is not None:
+            says.insert(0, (Reason.IDENTITY_VERIFIED, f"pod {progress.identity.pod_name}"))
+        await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
+        severity: Literal["Normal", "Warning"] = "Normal" if finished is Reason.TASK_RELEASED else "Warning"
+        self._backends.events.post("AccessRequest", request.metadata, reason, message, severity=severity)
+        return progress
+
+    async def wait(self, request: AccessRequest, reason: Reason, message: str) -> None:
+        """Shows why a request waits, once for each reason."""
+        if any(c.message == message for c in request.status.conditions):
+            return
+        now = self._backends.clock()
+        kind, condition, _ = place_of(reason)
+        says = [(Reason.TASK_IN_PROGRESS, "waiting")]
+        if kind == "AccessRequest":
+            says.append((reason, message))
+        if (kind, condition) != ("AccessRequest", "Ready"):
+            says.append((Reason.ACCESS_IN_PROGRESS, message))
+        await self._backends.write_request_status(request, status.of_refused(request, None, says, now))
