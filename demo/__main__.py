@@ -216,16 +216,29 @@ class Demo:
     def remove(self) -> None:
         """Takes away everything that the demo made, credentials first."""
         for kind in ("accessrequests", "taskgrants"):
-            self._quiet("delete", f"{kind}.valetkey.dev", "--all", "-A", "--ignore-not-found", may_fail=True)
+            # Without a running operator nothing takes the grants' finalizers away: they are given a moment.
+            everything = ("--all", "-A", "--ignore-not-found", "--timeout=20s")
+            self._quiet("delete", f"{kind}.valetkey.dev", *everything, may_fail=True)
         subprocess.run(
             ["helm", "uninstall", "valetkey", "--namespace", "valetkey-system", "--ignore-not-found", "--wait"],
             env=self._cluster.environment, capture_output=True, check=False,
         )  # fmt: skip
-        for name in (*NAMESPACES, "valetkey-system"):
-            self._quiet("delete", "namespace", name, "--ignore-not-found", may_fail=True)
+        for name in (*NAMESPACES, "valetkey-grants", "valetkey-system"):
+            self._quiet("delete", "namespace", name, "--ignore-not-found", "--timeout=60s", may_fail=True)
+        self._let_go()
         shutil.rmtree(LOG, ignore_errors=True)
         kinds = [f"{kind}.valetkey.dev" for kind in ("accessrequests", "taskgrants", "agentpolicies")]
-        self._quiet("delete", "customresourcedefinitions", *kinds, "--ignore-not-found", may_fail=True)
+        self._quiet("delete", "customresourcedefinitions", *kinds, "--ignore-not-found", "--timeout=60s")
+
+    def _let_go(self) -> None:
+        """Frees grants that no operator ended; their accounts, and so their credentials, went with the namespace."""
+        found = self._kubectl("get", "taskgrants.valetkey.dev", "-A", "-o", "json")
+        if found.returncode != 0:
+            return  # the kind is not there
+        for body in json.loads(found.stdout)["items"]:
+            name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
+            nothing = '{"metadata":{"finalizers":null}}'
+            self._quiet("patch", "taskgrant.valetkey.dev", name, "-n", namespace, "--type=merge", "-p", nothing)
 
 
 def title(text: str) -> None:
