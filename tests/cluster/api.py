@@ -169,12 +169,14 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:10]}"
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float = 30) -> None:
+async def until(
+    condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float = 30, pause: float = 0.1
+) -> None:
     """Waits until a condition holds."""
-    for _ in range(int(seconds / 0.1)):
+    for _ in range(int(seconds / pause)):
         if await condition():
             return
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(pause)
     raise TimeoutError(f"waited {seconds:.0f} s for {what}")
 
 

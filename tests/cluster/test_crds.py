@@ -57,7 +57,13 @@ def selector(**requirement: Any) -> Json:
         {"spec": {"ttl": "1s"}},
         {"spec": {"ttl": "1000ms"}},
         {"spec": {"ttl": "1h30m"}},
-        {"spec": {"task": {"parameters": {"deployment": "checkout", "deep": {"er": [1, True, {"x": None}]}}}}},
+        {
+            "spec": {
+                "task": {
+                    "parameters": {"deployment": "checkout", "count": 3, "ratio": 0.5, "dry": True, "names": ["a", "b"]}
+                }
+            }
+        },
         {"spec": {"task": {"objective": "Größe 10 → 12, weil «checkout» fällt 🙂"}}},
         {"spec": {"delivery": {"secret": {"name": "valetkey-asker"}}}},
     ],

@@ -22,7 +22,6 @@ def scope(**rule: Any) -> Json:
 REFUSED: list[tuple[str, Json, str]] = [
     ("an unknown purpose", {"task": {"purpose": "holiday"}}, "PurposeUnknown"),
     ("a parameter that nobody knows", {"task": {"parameters": {"colour": "red"}}}, "ParametersInvalid"),
-    ("17 KiB of parameters", {"task": {"parameters": {"a": "x" * 17_000}}}, "ParametersInvalid"),
     ("a wildcard verb", scope(apiGroups=["apps"], resources=["deployments"], verbs=["*"]), "AccessBeyondPolicy"),
     ("a wildcard resource", scope(apiGroups=["apps"], resources=["*"], verbs=["get"]), "AccessBeyondPolicy"),
     ("a wildcard group", scope(apiGroups=["*"], resources=["deployments"], verbs=["get"]), "AccessBeyondPolicy"),
@@ -67,7 +66,13 @@ MALFORMED: list[tuple[str, Json]] = [
     ("an empty list of names", scope(apiGroups=["apps"], resources=["deployments"], resourceNames=[], verbs=["get"])),
     ("control characters in the objective", {"task": {"objective": "mend\x1b[2Jit"}}),
     ("a Secret without our prefix", {"delivery": {"secret": {"name": "database-password"}}}),
-    ("1 MiB of parameters and more", {"task": {"parameters": {"a": "x" * 3_200_000}}}),
+    ("17 KiB of parameters", {"task": {"parameters": {"a": "x" * 17_000}}}),
+    ("17 KiB of parameters in a list", {"task": {"parameters": {"a": ["x" * 100] * 170}}}),
+    ("1 MiB of parameters", {"task": {"parameters": {"a": "x" * 1_048_576}}}),
+    ("3 MiB of parameters", {"task": {"parameters": {"a": "x" * 3_200_000}}}),
+    ("an object as parameter", {"task": {"parameters": {"a": {"b": "c"}}}}),
+    ("lists of lists as parameter", {"task": {"parameters": {"a": [["b"]]}}}),
+    ("nothing as parameter", {"task": {"parameters": {"a": [None]}}}),
     ("an objective that is too long", {"task": {"objective": "x" * 1025}}),
 ]
 
@@ -77,14 +82,8 @@ async def test_admission_refuses(agent: Agent, what: str, spec: Json) -> None:
     status, body = await agent.api.post(
         f"{OURS}/namespaces/agents/accessrequests", agent.request(spec=spec), by=agent.token
     )
-    assert status in (400, 413, 422), (what, body)
+    assert status in (400, 403, 413, 422), (what, body)
     assert body["message"]
-
-
-async def test_a_mebibyte_of_parameters_is_refused_and_the_operator_goes_on(agent: Agent) -> None:
-    name = await agent.ask(spec={"task": {"parameters": {"a": "x" * 1_048_576}}})
-    assert (await agent.finished(name))["reason"] == "RequestDenied"
-    await agent.granted()
 
 
 async def test_a_namespace_that_does_not_exist_fails_the_issue_and_leaves_nothing(agent: Agent) -> None:

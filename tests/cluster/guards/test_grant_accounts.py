@@ -166,6 +166,23 @@ async def test_a_grant_does_not_change_what_a_pod_runs(api: Api, accounts: dict[
     await api.gone(item)
 
 
+async def test_a_grant_does_not_change_the_labels_that_policies_trust(api: Api, accounts: dict[str, Caller]) -> None:
+    path, body = workload("pods", template())
+    agents = await api.made(path, merged(body, {"metadata": {"labels": {"valetkey.dev/agent": "true", "tier": "a"}}}))
+    item, change = f"{path}/{agents['metadata']['name']}", {"metadata": {"labels": {"tier": "b"}}}
+    for subresource in ("", "/status"):
+        answer = await api.patch(f"{item}{subresource}", change, by=accounts["plain"])
+        refused(answer, "grant-accounts", "labels of an agent's pod")
+    accepted(await api.patch(item, {"metadata": {"annotations": {"a": "b"}}}, by=accounts["plain"]))
+    await api.gone(item)
+    other = await api.made(path, merged(body, {"metadata": {"name": unique("other")}}))
+    item = f"{path}/{other['metadata']['name']}"
+    accepted(await api.patch(item, change, by=accounts["plain"]))
+    become = {"metadata": {"labels": {"valetkey.dev/agent": "true"}}}
+    refused(await api.patch(item, become, by=accounts["plain"]), "grant-accounts", "labels of an agent's pod")
+    await api.gone(item)
+
+
 @pytest.mark.parametrize(
     "container",
     [

@@ -39,7 +39,7 @@ def volume(**source: Any) -> Json:
     return {"volumes": [{"name": "a", **source}]}
 
 
-NAMED: dict[str, Json] = {
+MOUNTED: dict[str, Json] = {
     "volume": volume(secret={"secretName": "valetkey-a", "optional": True}),
     "projected": volume(projected={"sources": [{"secret": {"name": "valetkey-a"}}]}),
     "projected_second": volume(
@@ -48,6 +48,8 @@ NAMED: dict[str, Json] = {
     "second_volume": {
         "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {"secretName": "valetkey-a"}}]
     },
+}
+ELSEWHERE: dict[str, Json] = {
     "csi": volume(csi={"driver": "a.b", "nodePublishSecretRef": {"name": "valetkey-a"}}),
     "flex": volume(flexVolume={"driver": "a/b", "secretRef": {"name": "valetkey-a"}}),
     "azure": volume(azureFile={"shareName": "a", "secretName": "valetkey-a"}),
@@ -68,11 +70,12 @@ NAMED: dict[str, Json] = {
 
 
 OWED = "carries the label valetkey.dev/agent"
+NOWHERE = "named nowhere else"
 
 
-@pytest.mark.parametrize("way", NAMED)
+@pytest.mark.parametrize("way", MOUNTED)
 async def test_a_pod_that_names_a_credential_carries_the_label(api: Api, world: World, way: str) -> None:
-    spec = NAMED[way]
+    spec = MOUNTED[way]
     path = f"{PODS}?dryRun=All"
     for labels in ({}, {"valetkey.dev/agent": "false"}, {"app": "a"}):
         for caller in (ADMIN, world.editor, everything("system:serviceaccount:kube-system:replicaset-controller")):
@@ -81,8 +84,16 @@ async def test_a_pod_that_names_a_credential_carries_the_label(api: Api, world: 
     accepted(await api.post(path, pod(unique("p"), **spec), by=world.editor))
 
 
+@pytest.mark.parametrize("way", ELSEWHERE)
+async def test_a_pod_names_a_credential_in_a_volume_and_nowhere_else(api: Api, world: World, way: str) -> None:
+    for labels in ({}, {"valetkey.dev/agent": "true"}):
+        for caller in (ADMIN, world.editor, everything("system:serviceaccount:kube-system:replicaset-controller")):
+            body = pod(unique("p"), labels=labels, **ELSEWHERE[way])
+            refused(await api.post(f"{PODS}?dryRun=All", body, by=caller), "secret-mounts", NOWHERE)
+
+
 async def test_a_pod_without_a_name_is_held_to_it_as_well(api: Api, world: World) -> None:
-    body = merged(pod("a", labels={}, **NAMED["volume"]), {"metadata": {"name": None, "generateName": "a-"}})
+    body = merged(pod("a", labels={}, **MOUNTED["volume"]), {"metadata": {"name": None, "generateName": "a-"}})
     refused(await api.post(PODS, body, by=world.editor), "secret-mounts", OWED)
 
 
@@ -98,7 +109,7 @@ async def test_what_an_account_adds_to_its_pods_counts(api: Api, world: World) -
         return (await api.post(f"{PODS}?dryRun=All", body))[0] == 403
 
     await until(added, "the account's pull Secret to be added")
-    refused(await api.post(PODS, pod(unique("p"), labels={}, serviceAccountName=name)), "secret-mounts", OWED)
+    refused(await api.post(PODS, pod(unique("p"), labels={}, serviceAccountName=name)), "secret-mounts", NOWHERE)
 
 
 async def test_other_pods_need_no_label(api: Api, world: World) -> None:
@@ -115,7 +126,7 @@ async def test_other_pods_need_no_label(api: Api, world: World) -> None:
 
 @pytest.mark.parametrize("labels", [{"valetkey.dev/agent": None}, {"valetkey.dev/agent": "false"}, None])
 async def test_the_label_is_not_taken_away(api: Api, world: World, labels: Json | None) -> None:
-    made = await world.pod("agents", unique("mounts"), **NAMED["volume"])
+    made = await world.pod("agents", unique("mounts"), **MOUNTED["volume"])
     path = f"{PODS}/{made['metadata']['name']}"
     change = {"metadata": {"labels": labels}}
     for caller in (world.editor, ADMIN):
@@ -145,14 +156,12 @@ async def test_the_label_of_other_pods_may_go(api: Api, world: World) -> None:
         {"envFrom": [{"secretRef": {"name": "valetkey-a"}}]},
     ],
 )
-async def test_a_debug_container_cannot_name_a_credential_in_an_unlabelled_pod(
-    api: Api, world: World, reads: Json
-) -> None:
+async def test_a_debug_container_cannot_name_a_credential(api: Api, world: World, reads: Json) -> None:
     made = await world.pod("agents", unique("debugged"), labels={})
     path = f"{PODS}/{made['metadata']['name']}"
     change = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "none", **reads}]}}
     answer = await api.patch(
         f"{path}/ephemeralcontainers", change, by=ADMIN, content="application/strategic-merge-patch+json"
     )
-    refused(answer, "secret-mounts", OWED)
+    refused(answer, "secret-mounts", NOWHERE)
     await api.gone(path)

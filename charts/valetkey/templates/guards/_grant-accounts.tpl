@@ -9,7 +9,7 @@ matchConstraints:
   - apiGroups: [""]
     apiVersions: ["*"]
     operations: [CREATE, UPDATE]
-    resources: [pods, pods/ephemeralcontainers, replicationcontrollers, podtemplates]
+    resources: [pods, pods/status, pods/ephemeralcontainers, replicationcontrollers, podtemplates]
   - {apiGroups: [apps, batch], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: ["*"]}
 matchConditions:
 - name: grant
@@ -50,6 +50,10 @@ validations:
   message: this access may not change controllerrevisions (risk PodTemplates)
 - expression: variables.what != "pods" || variables.debug || object.spec == oldObject.spec
   message: this access may not change what a pod runs (risk PodTemplates)
+- expression: >-
+    variables.what != "pods" || !variables.update || object.metadata.?labels == oldObject.metadata.?labels
+    || ![object, oldObject].exists(o, o.metadata.?labels[?"valetkey.dev/agent"].orValue("") == "true")
+  message: this access may not change the labels of an agent's pod, for policies trust them (risk PodTemplates)
 - expression: >-
     !variables.debug || object.spec.?ephemeralContainers.orValue([]).all(c,
     oldObject.spec.?ephemeralContainers.orValue([]).exists(o, o.name == c.name)

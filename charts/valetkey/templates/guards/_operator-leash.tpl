@@ -85,7 +85,7 @@ validations:
     !variables.rbac || !(request.?namespace.orValue("") in ["{{ $grants }}", "{{ .Release.Namespace }}", "kube-system"])
   message: no rights are handed out in the namespaces of grants, of the operator and of Kubernetes
 - expression: >-
-    !variables.binding || variables.target.?subjects.orValue([]).size() == 1 && variables.target.subjects.all(s,
+    !variables.binding || request.operation != "CREATE" || variables.target.?subjects.orValue([]).size() == 1 && variables.target.subjects.all(s,
     s.kind == "ServiceAccount" && s.?namespace.orValue("") == "{{ $grants }}" && s.name in variables.accounts)
   message: a binding of a grant has one subject, its account
 - expression: >-

@@ -15,7 +15,19 @@ variables:
 - name: update
   expression: >-
     request.operation == "UPDATE"
+- name: parameters
+  expression: >-
+    object.?spec.?task.?parameters.orValue({})
 validations:
+- expression: >-
+    !variables.create || variables.parameters.all(k, type(variables.parameters[k]) == string || type(variables.parameters[k]) == int
+    || type(variables.parameters[k]) == double || type(variables.parameters[k]) == bool
+    || (type(variables.parameters[k]) == list && variables.parameters[k].all(s, type(s) == string)))
+  message: a parameter of a task is a string, a number, a boolean or a list of strings
+- expression: >-
+    !variables.create || variables.parameters.map(k, size(k) + (type(variables.parameters[k]) == string ? size(variables.parameters[k])
+    : type(variables.parameters[k]) == list ? variables.parameters[k].map(s, size(s)).sum() : 8)).sum() <= 16384
+  message: the parameters of a task have 16384 characters at most
 - expression: "!variables.create || variables.bound"
   message: an AccessRequest is created with the pod's own bound token; mount a serviceAccountToken volume and send that
 - expression: >-

@@ -19,11 +19,14 @@ matchConditions:
 variables:
 - name: volumes
   expression: >-
-    object.spec.?volumes.orValue([]).exists(v,
-    [?v.?secret.?secretName, ?v.?csi.?nodePublishSecretRef.?name, ?v.?flexVolume.?secretRef.?name, ?v.?azureFile.?secretName,
-    ?v.?cephfs.?secretRef.?name, ?v.?cinder.?secretRef.?name, ?v.?iscsi.?secretRef.?name, ?v.?rbd.?secretRef.?name,
-    ?v.?scaleIO.?secretRef.?name, ?v.?storageos.?secretRef.?name].exists(n, n.startsWith("valetkey-"))
+    object.spec.?volumes.orValue([]).exists(v, v.?secret.?secretName.orValue("").startsWith("valetkey-")
     || v.?projected.?sources.orValue([]).exists(s, s.?secret.?name.orValue("").startsWith("valetkey-")))
+- name: otherVolumes
+  expression: >-
+    object.spec.?volumes.orValue([]).exists(v,
+    [?v.?csi.?nodePublishSecretRef.?name, ?v.?flexVolume.?secretRef.?name, ?v.?azureFile.?secretName,
+    ?v.?cephfs.?secretRef.?name, ?v.?cinder.?secretRef.?name, ?v.?iscsi.?secretRef.?name, ?v.?rbd.?secretRef.?name,
+    ?v.?scaleIO.?secretRef.?name, ?v.?storageos.?secretRef.?name].exists(n, n.startsWith("valetkey-")))
 - name: containers
   expression: >-
     (object.spec.containers + object.spec.?initContainers.orValue([]) + object.spec.?ephemeralContainers.orValue([])).exists(c,
@@ -32,8 +35,10 @@ variables:
 - name: pulls
   expression: object.spec.?imagePullSecrets.orValue([]).exists(s, s.?name.orValue("").startsWith("valetkey-"))
 validations:
+- expression: "!(variables.otherVolumes || variables.containers || variables.pulls)"
+  message: a Secret beginning with valetkey- is mounted as a secret or projected volume and named nowhere else
 - expression: >-
     object.metadata.?labels[?"valetkey.dev/agent"].orValue("") == "true"
-    || !(variables.volumes || variables.containers || variables.pulls)
+    || !variables.volumes
   message: 'a pod that names a Secret beginning with valetkey- carries the label valetkey.dev/agent: "true", always'
 {{- end }}
