@@ -187,7 +187,13 @@ async def test_the_operator_does_what_it_does_as_itself_alone(agent: Agent) -> N
 async def test_limits_hold_for_requests_made_at_once(agent: Agent) -> None:
     await agent.api.patch(f"{OURS}/agentpolicies/{agent.policy}", {"spec": {"limits": {"active": 1}}})
     await agent.policy_ready()
-    first, second = await asyncio.gather(agent.ask(), agent.ask())
+    other = f"{agent.secret}-b"
+    names = {"valetkey": agent.secret, "other": other}
+    await agent.start(
+        volumes=[{"name": volume, "secret": {"secretName": s, "optional": True}} for volume, s in names.items()]
+    )
+    elsewhere = {"delivery": {"secret": {"name": other}}}
+    first, second = await asyncio.gather(agent.ask(), agent.ask(spec=elsewhere))
     ready, reasons = 0, set()
     for name in (first, second):
 

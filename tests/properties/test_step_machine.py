@@ -11,96 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.properties.life import GUARD, LONG, PODS, SHORT, Process, pod, policy, request
 from tests.properties.world import Crash, World
-from valetkey.controller.backends import Backends
-from valetkey.controller.beginnings import Beginnings
-from valetkey.controller.cache import Cache
-from valetkey.controller.endings import Endings
-from valetkey.controller.grant import Times
-from valetkey.controller.queue import Queue
-from valetkey.controller.relist import Relist
-from valetkey.controller.surroundings import Surroundings
-from valetkey.controller.views import Views
-from valetkey.controller.worker import Worker
-from valetkey.delivery.secret import SecretDelivery
-from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE
-from valetkey.kinds.taskgrant import TaskGrant
-from valetkey.kube import pods
 from valetkey.kube.client import Json
 from valetkey.reasons import Reason, place_of
-
-GUARD: Json = {
-    "kind": "ValidatingAdmissionPolicy",
-    "metadata": {"name": "guard"},
-    "spec": {"failurePolicy": "Fail"},
-}
-TIMES = Times(pending_ttl=timedelta(minutes=5), history_ttl=timedelta(hours=1), renew_after=timedelta(minutes=6))
-SHORT, LONG = "2m", "15m"
-PODS = ("one", "two")
-
-
-class Process:
-    """One life of the operator: all that it knows, it has read from the world."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.cache = Cache()
-        self.queue = Queue()
-        self.surroundings = Surroundings(
-            world, expected=(GUARD,), cluster_roles=(), changed=lambda: None, clock=lambda: world.now
-        )
-        self.relist = Relist(world, self.cache, self.surroundings, ("shop",), lambda _: None)
-        views = Views(self.cache, self.surroundings, cluster="", limit_active=20)
-        issuer = KubernetesIssuer(
-            world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
-        )
-        backends = Backends(
-            api=world,
-            cache=self.cache,
-            issuers={"kubernetes": issuer},
-            delivery=SecretDelivery(world),
-            log=world,
-            events=world,
-            clock=lambda: world.now,
-        )
-        self.worker = Worker(
-            queue=self.queue,
-            views=views,
-            backends=backends,
-            beginnings=Beginnings(backends, self.surroundings, views),
-            endings=Endings(backends),
-            times=TIMES,
-        )
-
-    async def watch(self) -> None:
-        """What watches bring, all of it; what is gone from the world is gone from the cache."""
-        await self.surroundings.refresh()
-        for kind, take, known in (
-            ("AccessRequest", self.relist.take_request, self.cache.requests),
-            ("TaskGrant", self.relist.take_grant, self.cache.grants),
-        ):
-            live = {body["metadata"]["uid"] for body in self.world.of(kind)}
-            for key, found in known.items():
-                if found.metadata.uid not in live:
-                    known.remove(key, found.metadata.uid)
-                    if isinstance(found, TaskGrant):
-                        self.cache.vanished[key] = found
-            for body in self.world.of(kind):
-                take(body)
-        live = {body["metadata"]["uid"] for body in self.world.of("Pod")}
-        for pod in self.cache.pods.values():
-            if pod.uid not in live:
-                self.cache.pods.remove(pod.namespace, pod.name, pod.uid)
-        for body in self.world.of("Pod"):
-            self.cache.pods.put(pods.parse(body))
-
-    async def work(self) -> None:
-        """Every key once, as a worker would have it."""
-        keys = {*self.cache.requests, *self.cache.grants, *self.cache.vanished}
-        for key in sorted(keys):
-            await self.worker.run(key)
 
 
 class Machine(RuleBasedStateMachine):
@@ -302,85 +218,6 @@ class Machine(RuleBasedStateMachine):
 
     def cause_of_request(self, uid: str, reason: Reason) -> None:
         self.causes.setdefault(uid, set()).add(reason)
-
-
-def pod(name: str) -> Json:
-    """A running agent with two volumes."""
-    return {
-        "metadata": {"name": name, "namespace": "shop", "labels": {"valetkey.dev/agent": "true"}},
-        "spec": {
-            "serviceAccountName": "fixer",
-            "nodeName": "n",
-            "volumes": [
-                {"name": "valetkey", "secret": {"secretName": f"valetkey-{name}-a", "optional": True}},
-                {"name": "other", "secret": {"secretName": f"valetkey-{name}-b", "optional": True}},
-            ],
-        },
-        "status": {"phase": "Running"},
-    }
-
-
-def request(name: str, owner: Json, ttl: str, secret: str, now: datetime) -> Json:
-    """A request as admission leaves it."""
-    metadata = owner["metadata"]
-    return {
-        "metadata": {
-            "name": name,
-            "namespace": "shop",
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}],
-        },
-        "spec": {
-            "task": {"id": name, "objective": "mend it", "purpose": "fix", "parameters": {}},
-            "access": {
-                "kubernetes": {
-                    "scopes": [
-                        {
-                            "namespace": "shop",
-                            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}],
-                        }
-                    ]
-                }
-            },
-            "ttl": ttl,
-            "delivery": {"secret": {"name": secret}},
-            "subject": {"podName": metadata["name"], "podUID": metadata["uid"]},
-            "requester": {
-                "username": "system:serviceaccount:shop:fixer",
-                "serviceAccount": "fixer",
-                "podName": metadata["name"],
-                "podUID": metadata["uid"],
-                "nodeName": "n",
-                "credentialID": "JTI=x",
-                "via": "API",
-            },
-        },
-    }
-
-
-def policy(minutes: int) -> Json:
-    """Allows the request above, for so long at most."""
-    return {
-        "metadata": {"name": "fix", "namespace": ""},
-        "spec": {
-            "effect": "Allow",
-            "subjects": [{"name": "fixer", "namespace": "shop", "serviceAccount": "fixer"}],
-            "purposes": [{"name": "fix"}],
-            "access": [
-                {
-                    "name": "read",
-                    "kubernetes": {
-                        "scopes": [
-                            {
-                                "namespaces": ["shop"],
-                                "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}],
-                            }
-                        ]
-                    },
-                }
-            ],
-            "ttl": {"default": "1m", "max": f"{minutes}m"},
-        },
-    }
 
 
 TestMachine = Machine.TestCase

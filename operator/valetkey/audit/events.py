@@ -36,7 +36,10 @@ class Events:
         body: Json = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{about.name[:200]}-", "namespace": about.namespace or "default"},
+            "metadata": {
+                "generateName": f"{about.name[:200].rstrip('.-')}-",
+                "namespace": about.namespace or "default",
+            },
             "eventTime": format_time(datetime.now(UTC)),
             "reportingController": "valetkey.dev/operator",
             "reportingInstance": self._instance[:128],

@@ -10,8 +10,9 @@ from typing import Final
 from valetkey import identity
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about, about_grant
-from valetkey.controller.grant import Decide, Deliver, Identify, Issue, Open, Progress, ends, learnt
+from valetkey.controller.grant import ends
 from valetkey.controller.queue import Key
+from valetkey.controller.steps import Decide, Deliver, Identify, Issue, Open, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
 from valetkey.delivery import secret as secret_delivery
@@ -38,7 +39,7 @@ from valetkey.reasons import Reason
 MARGIN: Final = timedelta(seconds=3)
 """How long guards must have stood before a request: a new policy is enforced up to a second after its creation."""
 SOON: Final = timedelta(seconds=1)
-AT_ONCE: Final = timedelta(milliseconds=200)
+AT_ONCE: Final = timedelta(milliseconds=50)
 
 
 class Beginnings:
@@ -51,13 +52,8 @@ class Beginnings:
 
     async def identify(self, step: Identify, progress: Progress) -> Progress:
         """Reads the pod live, and finds where the credential would go."""
-        request, now = step.request, self._backends.clock()
-        guards = self._surroundings.guards_in_force(now)
-        if guards.since is None:
-            raise NotReadyError(
-                Reason.GUARDS_MISSING, f"guards are not in force: {'; '.join(guards.wrong)}", after=SOON
-            )
-        if request.metadata.creation_timestamp < guards.since + MARGIN:
+        request = step.request
+        if request.metadata.creation_timestamp < self._guarded_since() + MARGIN:
             raise InvalidError(
                 Reason.REQUEST_UNATTESTED, "it was created while guards were being put in place; create it again"
             )
@@ -71,9 +67,11 @@ class Beginnings:
 
     async def decide(self, step: Decide, progress: Progress) -> Progress:
         """Asks policy; what it said is written down with all that it read, before anything follows from it."""
-        request = step.request
+        request, secret = step.request, step.secret.name
         key = Key(request.metadata.namespace, request.metadata.name)
-        decision, facts = self._views.decide(key, request, step.identity, self._backends.clock())
+        self._refuse_taken_secret(key, secret)
+        decision, facts = self._views.decide(key, request, step.identity, secret, self._backends.clock())
+        asked = request.spec.to_api()
         decision_id = secrets.token_hex(8)
         if isinstance(decision, Approved):
             reason, policy = Reason.POLICY_MATCHED, decision.policy.name
@@ -82,6 +80,7 @@ class Beginnings:
                 **about(request),
                 decision=decision_id,
                 policy=policy,
+                asked=asked,
                 facts=facts,
                 message=f"entry {decision.entry}",
             )
@@ -91,6 +90,7 @@ class Beginnings:
                 **about(request),
                 decision=decision_id,
                 policy=decision.policy,
+                asked=asked,
                 facts=facts,
                 message=decision.denial.message,
             )
@@ -100,7 +100,6 @@ class Beginnings:
         """Writes the grant, then reads again what it was decided on: whoever changes that meanwhile finds the grant."""
         backends, request, now = self._backends, step.request, self._backends.clock()
         namespace = request.metadata.namespace
-        self._refuse_taken_secret(step)
         order = _order(step, progress.decision_id, now)
         spec = GrantSpec(
             request=RequestReference(name=request.metadata.name, uid=request.metadata.uid),
@@ -133,6 +132,7 @@ class Beginnings:
     async def issue(self, step: Issue, progress: Progress) -> Progress:
         """Makes the credential; without a record of it, none is made."""
         grant, backends = step.grant, self._backends
+        self._guarded_since()
         issuer = backends.issuer(grant.spec.order)
         await backends.log.write(
             Reason.ISSUE_PENDING, **about_grant(grant), message="renewal" if step.renewal else grant.spec.order.line
@@ -176,20 +176,24 @@ class Beginnings:
         await backends.write_grant(grant, {"status": live.to_api()}, subresource="/status")
         return learnt(progress, credential=None)
 
-    def _refuse_taken_secret(self, step: Open) -> None:
-        key = Key(step.request.metadata.namespace, step.request.metadata.name)
-        other = self._views.grant_on(key, step.secret.name)
-        if other is None:
+    def _guarded_since(self) -> datetime:
+        guards = self._surroundings.guards_in_force(self._backends.clock())
+        if guards.since is None:
+            raise NotReadyError(
+                Reason.GUARDS_MISSING, f"guards are not in force: {'; '.join(guards.wrong)}", after=SOON
+            )
+        return guards.since
+
+    def _refuse_taken_secret(self, key: Key, secret: str) -> None:
+        there = self._views.holder(key, secret)
+        if there is None:
             return
-        there = Key(other.metadata.namespace, other.metadata.name)
         now = self._backends.clock()
         if ends(self._views.of(there, Progress(), now), now):
-            raise NotReadyError(
-                Reason.PREVIOUS_GRANT_ENDING, f"{there.name} is leaving Secret {step.secret.name}", after=AT_ONCE
-            )
+            raise NotReadyError(Reason.PREVIOUS_GRANT_ENDING, f"{there.name} is leaving Secret {secret}", after=AT_ONCE)
         raise InvalidError(
             Reason.DELIVERY_CONFLICT,
-            f"Secret {step.secret.name} holds the credential of {other.metadata.name}; "
+            f"Secret {secret} holds the credential of {there.name}; "
             "end that task first, or mount another Secret and name it in spec.delivery.secret.name",
         )
 

@@ -94,18 +94,19 @@ class Pods:
         """The pod of that name."""
         return self._pods.get((namespace, name))
 
-    def put(self, pod: Pod) -> None:
-        """Takes in a pod that was read."""
+    def put(self, pod: Pod) -> bool:
+        """Takes in a pod that was read; gives whether it is news."""
         if pod.uid in self._dead:
-            return
+            return False
         known = self._pods.get((pod.namespace, pod.name))
         if known is not None:
-            if known.uid == pod.uid and _version(pod.resource_version) < _version(known.resource_version):
-                return
+            if known.uid == pod.uid and _version(pod.resource_version) <= _version(known.resource_version):
+                return False
             self._take_out(known)
         self._pods[pod.namespace, pod.name] = pod
         for secret in pod.secrets:
             self._mounting.setdefault((pod.namespace, secret), set()).add(pod.name)
+        return True
 
     def remove(self, namespace: str, name: str, uid: str) -> None:
         """Takes out the pod of that uid."""

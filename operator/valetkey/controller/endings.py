@@ -7,8 +7,8 @@ from typing import Any
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about_grant
-from valetkey.controller.grant import End, LetGo, Progress, Remove, Revoke, learnt
 from valetkey.controller.queue import Key
+from valetkey.controller.steps import End, LetGo, Progress, Remove, Revoke, learnt
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import GrantEnd, TaskGrant

@@ -2,166 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from valetkey.controller.steps import (
+    Decide,
+    Deliver,
+    End,
+    Forget,
+    Hold,
+    Identify,
+    Issue,
+    LetGo,
+    Open,
+    Progress,
+    Refuse,
+    Remove,
+    Revoke,
+    Step,
+    Times,
+    View,
+    Wait,
+)
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.credential import Credential
-from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import PlacedSecret, TaskGrant
-from valetkey.kube.pods import Pod
+from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.decide import Approved, Denied, Undecided
 from valetkey.reasons import Reason, place_of
 
-Decision = Approved | Denied | Undecided
-
 RECHECK: Final = timedelta(seconds=5)
 """How soon a renewal that policy cannot decide on now is asked for again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """Durations that the platform team sets."""
-
-    pending_ttl: timedelta
-    history_ttl: timedelta
-    renew_after: timedelta
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What the present run has learnt; a crash loses it, and the next run learns it again."""
-
-    identity: Identity | None = None
-    secret: PlacedSecret | None = None
-    decision: Decision | None = None
-    decision_id: str = ""
-    credential: Credential | None = None
-    failure: InvalidError | None = None
-    proof: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """One key as it was last read; None where nothing is there."""
-
-    request: AccessRequest | None
-    grant: TaskGrant | None
-    vanished: bool = False
-    """The grant went without its finalizer's leave; what is known of it is the last that was read."""
-    pod: Pod | None = None
-    """The grant's pod."""
-    sharers: tuple[str, ...] = ()
-    """Other pods that mount the grant's Secret."""
-    verdict: Decision | None = None
-    """What today's policies say to a live grant."""
-    progress: Progress = Progress()
-
-
-@dataclass(frozen=True, slots=True)
-class Identify:
-    """Read the requester's pod and find it to be the requester."""
-
-    request: AccessRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Decide:
-    """Ask policy."""
-
-    request: AccessRequest
-    identity: Identity
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """Write the grant, before anything exists."""
-
-    request: AccessRequest
-    identity: Identity
-    secret: PlacedSecret
-    approved: Approved
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """Make the credential that the grant names, or the next one of a grant that lives on."""
-
-    grant: TaskGrant
-    renewal: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Put the credential where the pod can read it."""
-
-    grant: TaskGrant
-    credential: Credential
-    pod: Pod
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do before this time."""
-
-    until: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """It cannot be decided now: say why, and try again."""
-
-    undecided: Undecided
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Finish a request that gets no grant."""
-
-    request: AccessRequest
-    why: InvalidError | Denied | Reason
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Write why the grant ends, then delete it."""
-
-    grant: TaskGrant
-    reason: Reason
-    message: str
-    failure: InvalidError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    """Unmake everything that the grant names, and prove it."""
-
-    grant: TaskGrant
-
-
-@dataclass(frozen=True, slots=True)
-class LetGo:
-    """Say so on the request and let the grant's object go."""
-
-    grant: TaskGrant
-    proof: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Delete a request whose history is over."""
-
-    request: AccessRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Nothing is left of this key."""
-
-
-Step = Identify | Decide | Open | Issue | Deliver | Wait | Hold | Refuse | End | Revoke | LetGo | Remove | Forget
+CLOCKS_APART: Final = timedelta(minutes=5)
+"""How far the operator's clock and the API server's may differ."""
 
 
 def next_step(view: View, now: datetime, times: Times) -> Step:
@@ -197,7 +69,7 @@ def _of_request(request: AccessRequest, progress: Progress, now: datetime, times
         return Identify(request)
     match progress.decision:
         case None:
-            return Decide(request, progress.identity)
+            return Decide(request, progress.identity, progress.secret)
         case Denied() as denied:
             return Refuse(request, denied)
         case Undecided() as undecided:
@@ -243,8 +115,8 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
         return End(grant, Reason.POD_DELETED, f"pod {name} was deleted")
     if request is None or request.metadata.terminating or request.metadata.uid != order.request_uid:
         return End(grant, Reason.REQUEST_DELETED, "the AccessRequest was deleted")
-    if order.access != request.spec.access:
-        forged = InvalidError(Reason.ORDER_INVALID, "the grant allows something else than its request asks for")
+    forged = _forged(grant, request)
+    if forged is not None:
         return End(grant, Reason.ISSUE_FAILED, forged.message, forged)
     if pod.finished:
         return End(grant, Reason.POD_FINISHED, f"pod {name} has finished ({pod.phase})")
@@ -268,6 +140,16 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     return None
 
 
+def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:
+    """Whether a grant is not one that was opened here for its request; guards say so too, and this needs none."""
+    order = grant.spec.order
+    if order.access != request.spec.access:
+        return InvalidError(Reason.ORDER_INVALID, "the grant allows something else than its request asks for")
+    if abs(order.opened_at - grant.metadata.creation_timestamp) > CLOCKS_APART:
+        return InvalidError(Reason.ORDER_INVALID, "the grant's object was not made when its order was opened")
+    return None
+
+
 def _delivered(grant: TaskGrant) -> bool:
     delivered = grant.condition("Delivered")
     return delivered is not None and delivered.status == "True"
@@ -281,8 +163,3 @@ def _renewal_due(grant: TaskGrant, times: Times) -> datetime | None:
     if credential.expires_at >= grant.spec.order.not_after:
         return None
     return credential.issued_at + times.renew_after
-
-
-def learnt(progress: Progress, **changes: object) -> Progress:
-    """Progress with what a step has found out."""
-    return replace(progress, **changes)  # type: ignore[arg-type]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -18,7 +20,15 @@ from valetkey.settings import Settings
 _ADMISSION = "admissionregistration.k8s.io"
 
 
-def registry(settings: Settings, *, instance: str) -> kopf.OperatorRegistry:
+class ForEver:
+    """Pauses in seconds between tries of a watch; after the last one kopf would give it up for good."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Ever longer ones, then the same without end."""
+        return itertools.chain((0.05, 0.1, 0.25, 0.5, 1, 2), itertools.repeat(5.0))
+
+
+def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.OperatorRegistry:
     """All handlers of one operator."""
     handlers = kopf.OperatorRegistry()
     serving: list[Operator] = []
@@ -36,7 +46,7 @@ def registry(settings: Settings, *, instance: str) -> kopf.OperatorRegistry:
         settings.queueing.idle_timeout = 0.05
         settings.watching.chunk_size = 500
         settings.watching.label_selectors["", "v1", "pods"] = AGENTS
-        settings.networking.error_backoffs = (0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+        settings.networking.error_backoffs = ForEver()
         settings.networking.connect_timeout = 3
         settings.networking.request_timeout = 10
 
@@ -50,11 +60,11 @@ def registry(settings: Settings, *, instance: str) -> kopf.OperatorRegistry:
             server=session.server(),
             certificate_authority=session.certificate_authority(),
         )
-        await operator.start()
+        await operator.start(stop.set)
         serving.append(operator)
 
     @kopf.on.cleanup(registry=handlers)
-    async def stop(**_: Any) -> None:
+    async def end(**_: Any) -> None:
         for operator in serving:
             await operator.stop()
 
@@ -91,7 +101,7 @@ async def run(settings: Settings, *, instance: str) -> None:
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     stop = asyncio.Event()
     await kopf.operator(
-        registry=registry(settings, instance=instance),
+        registry=registry(settings, instance=instance, stop=stop),
         namespaces=settings.agent_namespaces,
         standalone=True,
         stop_flag=stop,

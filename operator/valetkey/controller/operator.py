@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -13,16 +14,16 @@ from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.endings import Endings
-from valetkey.controller.grant import Times
+from valetkey.controller.intake import Intake
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
+from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker, start
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.issuers.kubernetes import KubernetesIssuer
-from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kube import guards, pods
 from valetkey.kube.client import Api, Json
 from valetkey.settings import Settings
@@ -44,7 +45,8 @@ class Operator:
             changed=self._surroundings_changed,
             clock=_now,
         )
-        self._relist = Relist(api, self._cache, self._surroundings, settings.agent_namespaces, self._wake)
+        self._intake = Intake(self._cache, self._wake)
+        self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
         self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster)
         self._events = Events(api, instance=instance)
         self._statuses = PolicyStatuses(api)
@@ -80,8 +82,11 @@ class Operator:
         )
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Reads everything, then serves; raises ApiError where the API server cannot be read."""
+    async def start(self, died: Callable[[], None]) -> None:
+        """Reads everything, then serves; raises ApiError where the API server cannot be read.
+
+        `died` is called where a part stops by itself: half an operator is none, and a fresh one is soon there.
+        """
         await self._relist.read_all()
         self._tasks = [
             *start(self._worker, self._settings.workers),
@@ -90,6 +95,8 @@ class Operator:
             asyncio.create_task(self._relist.keep_looking(), name="relist"),
             asyncio.create_task(self._statuses.run(), name="policy-statuses"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(lambda task: None if task.cancelled() else _give_up(task, died))
         self._settings.ready_file.touch()
         _logger.info("serving %s", ", ".join(self._settings.agent_namespaces))
 
@@ -104,38 +111,24 @@ class Operator:
 
     def on_request(self, body: Json, *, deleted: bool) -> None:
         """An AccessRequest was made, changed or deleted."""
-        key = _key(body)
         if deleted:
-            self._cache.requests.remove(key, body["metadata"]["uid"])
-        elif not self._relist.take_request(body):
-            return
-        self._wake(key)
+            self._intake.request_gone(_key(body), body["metadata"]["uid"])
+        else:
+            self._intake.request(body)
 
     def on_grant(self, body: Json, *, deleted: bool) -> None:
-        """A TaskGrant was changed or deleted."""
-        key = _key(body)
+        """A TaskGrant was made, changed or deleted."""
         if deleted:
-            uid = body["metadata"]["uid"]
-            known = self._cache.grants.remove(key, uid)
-            if known is not None and uid not in self._cache.let_go:
-                # It lost its finalizer by force.
-                self._cache.vanished[key] = known
-        elif not self._relist.take_grant(body):
-            return
-        self._wake(key)
+            self._intake.grant_gone(_key(body), body["metadata"]["uid"])
+        else:
+            self._intake.grant(body)
 
     def on_pod(self, body: Json, *, deleted: bool) -> None:
         """A pod of an agent was made, changed or deleted."""
-        pod = pods.parse(body)
-        if deleted or pod.labels.get(AGENT_LABEL) != "true":
-            self._cache.pods.remove(pod.namespace, pod.name, pod.uid)
+        if deleted:
+            self._intake.pod_gone(pods.parse(body))
         else:
-            self._cache.pods.put(pod)
-        for key, grant in self._cache.grants.items():
-            if key.namespace == pod.namespace and (
-                grant.spec.order.subject.pod_name == pod.name or grant.spec.delivery.secret.name in pod.secrets
-            ):
-                self._wake(key)
+            self._intake.pod(body)
 
     def on_policy(self, body: Json, *, deleted: bool) -> None:
         """An AgentPolicy was made, changed or deleted."""
@@ -170,6 +163,11 @@ class Operator:
         for key, request in self._cache.requests.items():
             if request.finished is None:
                 self._queue.add(key, ending=False)
+
+
+def _give_up(task: asyncio.Task[None], died: Callable[[], None]) -> None:
+    _logger.critical("%s stopped, so the operator does", task.get_name(), exc_info=task.exception())
+    died()
 
 
 def _now() -> datetime:

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about
-from valetkey.controller.grant import Progress, Refuse
+from valetkey.controller.steps import Progress, Refuse
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
 from valetkey.policy.decide import Denied

@@ -1,4 +1,4 @@
-"""Relist: everything is read in full at start; later, what a watch has missed the deletion of is found."""
+"""Relist: everything is read in full at start and from time to time, for a watch may miss things and never say so."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final
 
-from pydantic import ValidationError
-
 from valetkey.controller.cache import Cache
-from valetkey.controller.queue import Key
+from valetkey.controller.intake import Intake
 from valetkey.controller.surroundings import Surroundings
-from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import AGENT_LABEL
-from valetkey.kinds.taskgrant import TaskGrant
-from valetkey.kube import paths, pods
+from valetkey.kube import paths
 from valetkey.kube.client import Api, ApiError, Json
 
 EVERY: Final = timedelta(seconds=30)
@@ -29,98 +25,71 @@ class Relist:
     """Reads the agents' namespaces in full."""
 
     def __init__(
-        self,
-        api: Api,
-        cache: Cache,
-        surroundings: Surroundings,
-        namespaces: Iterable[str],
-        wake: Callable[[Key], None],
+        self, api: Api, cache: Cache, intake: Intake, surroundings: Surroundings, namespaces: Iterable[str]
     ) -> None:
         self._api = api
         self._cache = cache
+        self._intake = intake
         self._surroundings = surroundings
         self._namespaces = tuple(namespaces)
-        self._wake = wake
 
     async def read_all(self) -> None:
-        """Fills the cache and wakes every key; raises ApiError."""
+        """Takes in everything; raises ApiError.
+
+        A namespace that may not be read, as when it is being deleted, is left to the later looks.
+        """
         await self._surroundings.refresh()
         for namespace in self._namespaces:
-            # Grants first, pods last: whatever a grant names and is not found after it is gone.
-            async for body in self._api.list(paths.collection("TaskGrant", namespace)):
-                self.take_grant(body)
-            async for body in self._api.list(paths.collection("AccessRequest", namespace)):
-                self.take_request(body)
-            async for body in self._api.list(paths.collection("Pod", namespace), selector=AGENTS):
-                self._cache.pods.put(pods.parse(body))
-        for key in self._cache.grants:
-            self._wake(key)
-        for key in self._cache.requests:
-            self._wake(key)
+            try:
+                await self.look(namespace)
+            except ApiError as error:
+                if not error.refused:
+                    raise
+                _logger.warning("%s could not be read: %s", namespace, error)
 
     async def keep_looking(self) -> None:
-        """Looks for missed deletions for ever."""
+        """Looks again for ever."""
         while True:
             await asyncio.sleep(EVERY.total_seconds())
-            try:
-                for namespace in self._namespaces:
-                    await self._find_missed(namespace)
-            except ApiError as error:
-                _logger.warning("missed deletions could not be looked for: %s", error)
+            for namespace in self._namespaces:
+                try:
+                    await self.look(namespace)
+                except ApiError as error:
+                    _logger.warning("%s could not be read: %s", namespace, error)
 
-    def take_request(self, body: Json) -> bool:
-        """Takes in a request; one that cannot be read is left alone, for it can never be granted."""
-        try:
-            return self._cache.requests.put(AccessRequest.model_validate(body))
-        except ValidationError as error:
-            _unreadable("AccessRequest", body, error)
-            return False
-
-    def take_grant(self, body: Json) -> bool:
-        """Takes in a grant."""
-        try:
-            return self._cache.grants.put(TaskGrant.model_validate(body))
-        except ValidationError as error:
-            _unreadable("TaskGrant", body, error)
-            return False
-
-    async def _find_missed(self, namespace: str) -> None:
-        requests = await self._uids("AccessRequest", namespace)
-        for request in self._cache.requests.values():
-            metadata = request.metadata
-            missed = metadata.namespace == namespace and metadata.uid not in requests
-            if missed and await self._gone("AccessRequest", namespace, metadata.name, metadata.uid):
-                key = Key(namespace, metadata.name)
-                self._cache.requests.remove(key, metadata.uid)
-                self._wake(key)
-        found = await self._uids("Pod", namespace, AGENTS)
-        for pod in self._cache.pods.values():
-            missed = pod.namespace == namespace and pod.uid not in found
-            if missed and await self._gone("Pod", namespace, pod.name, pod.uid):
-                self._cache.pods.remove(namespace, pod.name, pod.uid)
-                self._wake_grants_of(namespace, pod.name)
-
-    def _wake_grants_of(self, namespace: str, pod_name: str) -> None:
+    async def look(self, namespace: str) -> None:
+        """Takes in one namespace, and takes out what is gone from it; raises ApiError."""
+        # Grants first, pods last: whatever a grant names and is not found after it is gone.
+        grants = await self._read("TaskGrant", namespace, self._intake.grant)
+        requests = await self._read("AccessRequest", namespace, self._intake.request)
+        pods = await self._read("Pod", namespace, self._intake.pod, AGENTS)
         for key, grant in self._cache.grants.items():
-            if key.namespace == namespace and grant.spec.order.subject.pod_name == pod_name:
-                self._wake(key)
+            uid, missing = grant.metadata.uid, key.namespace == namespace and grant.metadata.uid not in grants
+            if missing and await self._gone("TaskGrant", *key, uid, self._intake.grant):
+                self._intake.grant_gone(key, uid)
+        for key, request in self._cache.requests.items():
+            uid, missing = request.metadata.uid, key.namespace == namespace and request.metadata.uid not in requests
+            if missing and await self._gone("AccessRequest", *key, uid, self._intake.request):
+                self._intake.request_gone(key, uid)
+        for pod in self._cache.pods.values():
+            missing = pod.namespace == namespace and pod.uid not in pods
+            if missing and await self._gone("Pod", namespace, pod.name, pod.uid, self._intake.pod):
+                self._intake.pod_gone(pod)
 
-    async def _uids(self, kind: str, namespace: str, selector: str = "") -> set[str]:
-        listed = self._api.list(paths.collection(kind, namespace), metadata_only=True, selector=selector)
-        return {body["metadata"]["uid"] async for body in listed}
+    async def _read(self, kind: str, namespace: str, take: Callable[[Json], None], selector: str = "") -> set[str]:
+        uids = set()
+        async for body in self._api.list(paths.collection(kind, namespace), selector=selector):
+            uids.add(body["metadata"]["uid"])
+            take(body)
+        return uids
 
-    async def _gone(self, kind: str, namespace: str, name: str, uid: str) -> bool:
+    async def _gone(self, kind: str, namespace: str, name: str, uid: str, take: Callable[[Json], None]) -> bool:
+        """Whether it is not there now; what came after the collection was read is taken in instead."""
         try:
             body = await self._api.get(paths.item(kind, namespace, name))
         except ApiError as error:
             if error.not_found:
                 return True
             raise
+        take(body)
         return bool(body["metadata"]["uid"] != uid)
-
-
-def _unreadable(kind: str, body: Json, error: ValidationError) -> None:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    metadata = body["metadata"]
-    _logger.error("%s %s/%s: %s: %s", kind, metadata.get("namespace"), metadata.get("name"), where, first["msg"])

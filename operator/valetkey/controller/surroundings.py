@@ -94,9 +94,7 @@ class Surroundings:
 
     def remove_policy(self, name: str, uid: str) -> None:
         """Takes out a policy that is gone."""
-        known = self._versions.get(name)
-        if known is not None and known[0] == uid:
-            self._drop(name)
+        if self._drop(name, uid):
             self._publish()
 
     def put_namespace(self, name: str, labels: dict[str, str]) -> None:
@@ -127,16 +125,16 @@ class Surroundings:
             seen.add(body["metadata"]["name"])
             changed |= self._take_policy(body)
         for name in self._policies.keys() - seen:
-            self._drop(name)
-            changed = True
+            changed |= self._drop(name, self._versions[name][0])
         if changed:
             self._publish()
 
     def _take_policy(self, body: Json) -> bool:
         metadata = body["metadata"]
         name, version = metadata["name"], (metadata["uid"], int(metadata["generation"]))
-        if "deletionTimestamp" in metadata:
-            return False
+        if "deletionTimestamp" in metadata and _allows(body):
+            # It allows no more from the moment of its deletion; a Deny forbids until it is gone.
+            return self._drop(name, version[0])
         known = self._versions.get(name)
         if known is not None and known[0] == version[0] and known[1] >= version[1]:
             return False
@@ -148,9 +146,12 @@ class Surroundings:
         self._versions[name] = version
         return True
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, name: str, uid: str) -> bool:
+        if self._versions.get(name, ("",))[0] != uid:
+            return False
         del self._policies[name]
         del self._versions[name]
+        return True
 
     def _publish(self) -> None:
         self.policies = Policies.of(self._policies.values())
@@ -178,9 +179,13 @@ class Surroundings:
             self._changed()
 
 
+def _allows(body: Json) -> bool:
+    return bool((body.get("spec") or {}).get("effect") == "Allow")
+
+
 def _unreadable(body: Json, error: ValidationError) -> Uncompiled:
     """A policy that this version cannot read: an Allow is skipped, and anything else may be a Deny about everyone."""
-    effect: Literal["Allow", "Deny"] = "Allow" if (body.get("spec") or {}).get("effect") == "Allow" else "Deny"
+    effect: Literal["Allow", "Deny"] = "Allow" if _allows(body) else "Deny"
     policy = AgentPolicy(metadata=Metadata.model_validate(body["metadata"]), spec=PolicySpec(effect=effect))
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from valetkey.controller.cache import Cache
-from valetkey.controller.grant import Decision, Progress, View
 from valetkey.controller.queue import Key
+from valetkey.controller.steps import Decision, Progress, View
 from valetkey.controller.surroundings import Surroundings
 from valetkey.identity import of_verified
 from valetkey.kinds.accessrequest import AccessRequest, Denial
@@ -17,6 +19,18 @@ from valetkey.policy.decide import Approved, Denied, Undecided, decide
 from valetkey.policy.facts import Facts
 from valetkey.reasons import Reason
 
+_STALE: Final = Undecided(Reason.POLICIES_STALE, "the policies could not be read lately; it is tried again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """A request that was approved and has no grant yet."""
+
+    policy: str
+    namespace: str
+    service_account: str
+    secret: str
+
 
 class Views:
     """Puts views together, and asks policy about them."""
@@ -26,7 +40,7 @@ class Views:
         self._surroundings = surroundings
         self._cluster = cluster
         self._limit_active = limit_active
-        self._opening: dict[Key, tuple[str, str, str]] = {}
+        self._opening: dict[Key, _Opening] = {}
 
     def of(self, key: Key, progress: Progress, now: datetime) -> View:
         """One key as it was last read."""
@@ -53,37 +67,42 @@ class Views:
         """Other pods that mount a Secret."""
         return tuple(pod.name for pod in self._cache.pods.mounting(namespace, secret) if pod.uid != pod_uid)
 
-    def decide(self, key: Key, request: AccessRequest, identity: Identity, now: datetime) -> tuple[Decision, Facts]:
-        """Asks policy about a new request; an approval holds its place under the limits until `release`."""
+    def decide(
+        self, key: Key, request: AccessRequest, identity: Identity, secret: str, now: datetime
+    ) -> tuple[Decision, Facts]:
+        """Asks policy about a new request; an approval holds its Secret and its place under limits until `release`."""
         facts = self._facts(request, identity, now, self._active(key, identity))
         if not self._surroundings.policies_fresh(now):
-            return Undecided(Reason.POLICIES_STALE, "the policies could not be read lately; it is tried again"), facts
+            return _STALE, facts
         decision = decide(request.spec, self._surroundings.policies, facts)
         if isinstance(decision, Approved):
-            self._opening[key] = (decision.policy.name, identity.namespace, identity.service_account)
+            policy, account = decision.policy.name, identity.service_account
+            self._opening[key] = _Opening(policy, identity.namespace, account, secret)
         return decision, facts
 
     def release(self, key: Key) -> None:
-        """Gives back a place under the limits: the grant itself counts now, or there is none."""
+        """Gives back what an approval held: the grant itself counts now, or there is none."""
         self._opening.pop(key, None)
 
-    def grant_on(self, key: Key, secret: str) -> TaskGrant | None:
-        """Another grant that is delivered in a Secret."""
-        return next(
-            (
-                grant
-                for other, grant in self._cache.grants.items()
-                if other != key and other.namespace == key.namespace and grant.spec.delivery.secret.name == secret
-            ),
-            None,
-        )
+    def holder(self, key: Key, secret: str) -> Key | None:
+        """Another request whose credential is in a Secret, or is about to be."""
+        held = {other: grant.spec.delivery.secret.name for other, grant in self._cache.grants.items()}
+        held |= {other: grant.spec.delivery.secret.name for other, grant in self._cache.vanished.items()}
+        held |= {other: opening.secret for other, opening in self._opening.items()}
+        same = (o for o, name in held.items() if o != key and o.namespace == key.namespace and name == secret)
+        return next(same, None)
 
     def _verdict(self, request: AccessRequest, identity: Identity, grant: TaskGrant, now: datetime) -> Decision:
+        if not self._surroundings.policies_fresh(now):
+            return _STALE
         # The grant's own policy must still allow it, and no Deny forbid it; limits held it once, at the start.
         policy = grant.spec.order.policy
         policies = self._surroundings.policies.narrowed(policy.uid)
         verdict = decide(request.spec, policies, self._facts(request, identity, now, {}))
         order = grant.spec.order
+        if isinstance(verdict, Approved) and order.pod_templates and not verdict.pod_templates:
+            message = "it no longer accepts the risk PodTemplates, which this grant was given"
+            return Denied(Denial(reason=Reason.RISK_NOT_ALLOWED, message=message), policy.name)
         if isinstance(verdict, Approved) and verdict.ttl < order.not_after - order.opened_at:
             allowed = format_duration(verdict.ttl)
             denial = Denial(reason=Reason.TTL_TOO_LONG, message=f"it allows {allowed} now", allowed=f"ttl: {allowed}")
@@ -113,8 +132,8 @@ class Views:
                 identity.service_account,
             ):
                 counts[grant.spec.order.policy.name] = counts.get(grant.spec.order.policy.name, 0) + 1
-        for other, (policy, namespace, account) in self._opening.items():
-            same = (namespace, account) == (identity.namespace, identity.service_account)
+        for other, opening in self._opening.items():
+            same = (opening.namespace, opening.service_account) == (identity.namespace, identity.service_account)
             if same and other != key and self._cache.grants.get(other) is None:
-                counts[policy] = counts.get(policy, 0) + 1
+                counts[opening.policy] = counts.get(opening.policy, 0) + 1
         return counts

@@ -7,9 +7,12 @@ import logging
 from typing import assert_never
 
 from valetkey.controller.backends import Backends
-from valetkey.controller.beginnings import AT_ONCE, Beginnings
+from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.endings import Endings
-from valetkey.controller.grant import (
+from valetkey.controller.grant import next_step
+from valetkey.controller.queue import Key, Queue
+from valetkey.controller.refusals import Refusals
+from valetkey.controller.steps import (
     Decide,
     Deliver,
     End,
@@ -27,10 +30,7 @@ from valetkey.controller.grant import (
     Times,
     Wait,
     learnt,
-    next_step,
 )
-from valetkey.controller.queue import Key, Queue
-from valetkey.controller.refusals import Refusals
 from valetkey.controller.views import Views
 from valetkey.errors import AccessError, InvalidError, NotReadyError, UnavailableError
 from valetkey.kube.client import ApiError
@@ -131,8 +131,6 @@ class Worker:
         after = error.after if isinstance(error, NotReadyError | UnavailableError) else None
         if isinstance(error, ApiError):
             after = error.retry_after
-        if isinstance(error, NotReadyError) and error.after <= AT_ONCE:
-            return self._queue.add_at(key, self._backends.clock() + error.after, ending=ending)
         self._queue.retry(key, after, ending=ending)
 
     async def _show(self, key: Key, reason: Reason, message: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
@@ -11,9 +13,12 @@ from valetkey.kinds.base import API_VERSION, GRANT_ANNOTATION, REQUEST_LABEL, SE
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.taskgrant import MadeObject, PlacedSecret, TaskGrant
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json, unavailable
+from valetkey.kube.client import Api, ApiError, Json, namespace_goes, unavailable
 from valetkey.kube.pods import DEFAULT_VOLUME, Pod
 from valetkey.reasons import Reason
+
+_NAME: Final = re.compile(rf"{SECRET_PREFIX}[a-z0-9]([-a-z0-9]{{0,200}}[a-z0-9])?")
+"""A pod may name a Secret that no API server would accept."""
 
 
 def plan(request: AccessRequest, pod: Pod, sharers: Sequence[str]) -> PlacedSecret:
@@ -29,10 +34,10 @@ def plan(request: AccessRequest, pod: Pod, sharers: Sequence[str]) -> PlacedSecr
             f"give pod {pod.name} a volume `{DEFAULT_VOLUME}` with an optional Secret, "
             "or name the Secret of another volume in spec.delivery.secret.name",
         )
-    if not name.startswith(SECRET_PREFIX):
+    if not _NAME.fullmatch(name):
         raise InvalidError(
             Reason.DELIVERY_CONFLICT,
-            f"Secret {name}: the name must begin with {SECRET_PREFIX}, so that guards cover it",
+            f"Secret {name[:253]}: name it {SECRET_PREFIX} and letters, digits or `-`, so that guards cover it",
         )
     if name not in pod.secrets:
         raise InvalidError(Reason.VOLUME_MISSING, f"pod {pod.name} does not mount Secret {name}")
@@ -83,6 +88,8 @@ class SecretDelivery:
             if uid is None or not await self._deleted(grant, uid):
                 await self._remove_unrecorded(grant)
         except ApiError as error:
+            if error.status == 403 and await namespace_goes(self._api, grant.metadata.namespace):
+                return
             raise unavailable(error, Reason.REVOCATION_PENDING) from error
 
     async def touch(self, grant: TaskGrant, pod: Pod, value: str | None) -> None:

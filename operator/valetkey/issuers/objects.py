@@ -8,7 +8,7 @@ from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kinds.taskgrant import MadeObject, PlannedObject
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json, unavailable
+from valetkey.kube.client import Api, ApiError, Json, namespace_goes, unavailable
 from valetkey.reasons import Reason
 
 
@@ -96,13 +96,7 @@ class Objects:
 
     async def _gone_with_namespace(self, entry: PlannedObject, error: ApiError) -> bool:
         """Whether a request was refused only because the namespace is gone, and with it the operator's rights there."""
-        if error.status != 403 or entry.namespace is None:
-            return False
-        try:
-            await self._api.get(paths.item("Namespace", None, entry.namespace))
-        except ApiError as missing:
-            return missing.not_found
-        return False
+        return error.status == 403 and entry.namespace is not None and await namespace_goes(self._api, entry.namespace)
 
 
 def refusal(error: ApiError, entry: PlannedObject) -> InvalidError | UnavailableError:

@@ -153,7 +153,6 @@ class Metadata(BaseModel):
     creation_timestamp: datetime
     deletion_timestamp: datetime | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
     finalizers: tuple[str, ...] = ()
     owner_references: tuple[Owner, ...] = ()
 

@@ -55,6 +55,17 @@ class ApiError(Exception):
         return self.status in (403, 422) and "ValidatingAdmissionPolicy" in self.message
 
 
+async def namespace_goes(api: Api, name: str) -> bool:
+    """Whether a namespace is gone or on its way, and the operator's rights in it with it; raises ApiError."""
+    try:
+        body = await api.get(f"/api/v1/namespaces/{name}")
+    except ApiError as error:
+        if error.not_found:
+            return True
+        raise
+    return "deletionTimestamp" in body["metadata"]
+
+
 def unavailable(error: ApiError, reason: Reason) -> UnavailableError:
     """The API server's failure, in public words; its own are chained, for the operator's log."""
     said = f"answered {error.status} {error.reason}" if error.status else "did not answer"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import quote
 
 _CORE = "/api/v1"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -35,7 +36,7 @@ def collection(kind: str, namespace: str | None = None) -> str:
 
 def item(kind: str, namespace: str | None, name: str) -> str:
     """The path of one object."""
-    return f"{collection(kind, namespace)}/{name}"
+    return f"{collection(kind, namespace)}/{quote(name, safe='')}"
 
 
 def api_version(kind: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.properties import test_step_machine as given
+from tests.properties import life as given
 from valetkey.controller import cache as cache_module
 from valetkey.controller.cache import Objects, Pods
 from valetkey.controller.queue import Key

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.properties import test_step_machine as given
+from tests.properties import life as given
 from tests.properties.world import World
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import SECRET_TYPE

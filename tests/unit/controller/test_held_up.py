@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tests.properties.test_step_machine import GUARD, Process, pod, policy, request
+from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from valetkey.kube.client import ApiError, Json
 

@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 import pytest
 
-from tests.properties import test_step_machine as given
-from valetkey.controller.grant import (
-    RECHECK,
+from tests.properties import life as given
+from valetkey.controller.grant import RECHECK, ends, next_step
+from valetkey.controller.steps import (
     Decide,
     Deliver,
     End,
@@ -30,9 +30,7 @@ from valetkey.controller.grant import (
     Times,
     View,
     Wait,
-    ends,
     learnt,
-    next_step,
 )
 from valetkey.errors import InvalidError
 from valetkey.kinds.access import Access
@@ -136,7 +134,7 @@ REQUESTS: dict[str, tuple[AccessRequest | None, Progress, Step]] = {
     "it is being deleted": (asked(deletionTimestamp=NOW), KNOWN, Forget()),
     "it is new": (asked(), Progress(), Identify(asked())),
     "the pod is known but not the Secret": (asked(), Progress(identity=IDENTITY), Identify(asked())),
-    "it is identified": (asked(), KNOWN, Decide(asked(), IDENTITY)),
+    "it is identified": (asked(), KNOWN, Decide(asked(), IDENTITY, PLACE)),
     "it is approved": (asked(), learnt(KNOWN, decision=APPROVED), Open(asked(), IDENTITY, PLACE, APPROVED)),
     "it is denied": (asked(), learnt(KNOWN, decision=DENIED), Refuse(asked(), DENIED)),
     "it cannot be decided": (asked(), learnt(KNOWN, decision=UNDECIDED), Hold(UNDECIDED)),

@@ -1,0 +1,99 @@
+"""Intake: what was read or watched goes into the cache, and whoever it concerns is woken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from valetkey.controller.cache import Cache
+from valetkey.controller.queue import Key
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.base import AGENT_LABEL
+from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.kube import pods
+from valetkey.kube.client import Json
+from valetkey.kube.pods import Pod
+
+_logger = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes in requests, grants and pods; what is no news wakes nobody."""
+
+    def __init__(self, cache: Cache, wake: Callable[[Key], None]) -> None:
+        self._cache = cache
+        self._wake = wake
+
+    def request(self, body: Json) -> None:
+        """Takes in a request; one that cannot be read is left alone, for it can never be granted."""
+        try:
+            news = self._cache.requests.put(AccessRequest.model_validate(body))
+        except ValidationError as error:
+            _unreadable("AccessRequest", body, error)
+        else:
+            if news:
+                self._wake(_key(body))
+
+    def grant(self, body: Json) -> None:
+        """Takes in a grant."""
+        try:
+            grant = TaskGrant.model_validate(body)
+        except ValidationError as error:
+            return _unreadable("TaskGrant", body, error)
+        key = _key(body)
+        known = self._cache.grants.get(key)
+        if not self._cache.grants.put(grant):
+            return None
+        if known is not None and known.metadata.uid != grant.metadata.uid:
+            # Nothing told of the end of the one before it.
+            self._lost(key, known)
+        return self._wake(key)
+
+    def pod(self, body: Json) -> None:
+        """Takes in a pod; one that is no agent's any more is gone."""
+        pod = pods.parse(body)
+        if pod.labels.get(AGENT_LABEL) != "true":
+            self.pod_gone(pod)
+        elif self._cache.pods.put(pod):
+            self._wake_grants_of(pod)
+
+    def request_gone(self, key: Key, uid: str) -> None:
+        """Takes out a request."""
+        self._cache.requests.remove(key, uid)
+        self._wake(key)
+
+    def grant_gone(self, key: Key, uid: str) -> None:
+        """Takes out a grant; one that went without the leave of our finalizer is still to be revoked."""
+        known = self._cache.grants.remove(key, uid)
+        if known is not None:
+            self._lost(key, known)
+        self._wake(key)
+
+    def pod_gone(self, pod: Pod) -> None:
+        """Takes out a pod."""
+        self._cache.pods.remove(pod.namespace, pod.name, pod.uid)
+        self._wake_grants_of(pod)
+
+    def _lost(self, key: Key, grant: TaskGrant) -> None:
+        if grant.metadata.uid not in self._cache.let_go:
+            self._cache.vanished[key] = grant
+
+    def _wake_grants_of(self, pod: Pod) -> None:
+        for key, grant in self._cache.grants.items():
+            if key.namespace == pod.namespace and (
+                grant.spec.order.subject.pod_name == pod.name or grant.spec.delivery.secret.name in pod.secrets
+            ):
+                self._wake(key)
+
+
+def _key(body: Json) -> Key:
+    return Key(body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _unreadable(kind: str, body: Json, error: ValidationError) -> None:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    metadata = body["metadata"]
+    _logger.error("%s %s/%s: %s: %s", kind, metadata.get("namespace"), metadata.get("name"), where, first["msg"])

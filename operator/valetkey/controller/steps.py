@@ -1,0 +1,166 @@
+"""Steps: what can be done next for a request and its grant, and what is known when that is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from valetkey.errors import InvalidError
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.credential import Credential
+from valetkey.kinds.identity import Identity
+from valetkey.kinds.taskgrant import PlacedSecret, TaskGrant
+from valetkey.kube.pods import Pod
+from valetkey.policy.decide import Approved, Denied, Undecided
+from valetkey.reasons import Reason
+
+Decision = Approved | Denied | Undecided
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Durations that the platform team sets."""
+
+    pending_ttl: timedelta
+    history_ttl: timedelta
+    renew_after: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the present run has learnt; a crash loses it, and the next run learns it again."""
+
+    identity: Identity | None = None
+    secret: PlacedSecret | None = None
+    decision: Decision | None = None
+    decision_id: str = ""
+    credential: Credential | None = None
+    failure: InvalidError | None = None
+    proof: str | None = None
+
+
+def learnt(progress: Progress, **changes: object) -> Progress:
+    """Progress with what a step has found out."""
+    return replace(progress, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One key as it was last read; None where nothing is there."""
+
+    request: AccessRequest | None
+    grant: TaskGrant | None
+    vanished: bool = False
+    """The grant went without its finalizer's leave; what is known of it is the last that was read."""
+    pod: Pod | None = None
+    """The grant's pod."""
+    sharers: tuple[str, ...] = ()
+    """Other pods that mount the grant's Secret."""
+    verdict: Decision | None = None
+    """What today's policies say to a live grant."""
+    progress: Progress = Progress()
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Read the requester's pod and find it to be the requester."""
+
+    request: AccessRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """Ask policy."""
+
+    request: AccessRequest
+    identity: Identity
+    secret: PlacedSecret
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Write the grant, before anything exists."""
+
+    request: AccessRequest
+    identity: Identity
+    secret: PlacedSecret
+    approved: Approved
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Make the credential that the grant names, or the next one of a grant that lives on."""
+
+    grant: TaskGrant
+    renewal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Put the credential where the pod can read it."""
+
+    grant: TaskGrant
+    credential: Credential
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before this time."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """It cannot be decided now: say why, and try again."""
+
+    undecided: Undecided
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Finish a request that gets no grant."""
+
+    request: AccessRequest
+    why: InvalidError | Denied | Reason
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Write why the grant ends, then delete it."""
+
+    grant: TaskGrant
+    reason: Reason
+    message: str
+    failure: InvalidError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Unmake everything that the grant names, and prove it."""
+
+    grant: TaskGrant
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Say so on the request and let the grant's object go."""
+
+    grant: TaskGrant
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a request whose history is over."""
+
+    request: AccessRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Nothing is left of this key."""
+
+
+Step = Identify | Decide | Open | Issue | Deliver | Wait | Hold | Refuse | End | Revoke | LetGo | Remove | Forget

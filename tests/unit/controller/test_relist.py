@@ -1,0 +1,118 @@
+"""A watch may miss what happens and never say so; what is read in full from time to time makes up for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.properties.life import Process, pod, request
+from tests.unit.controller.test_trust import begun, turn
+from valetkey.kube.client import ApiError, Json
+
+
+async def test_a_request_that_no_watch_told_of_is_found() -> None:
+    world, process = begun("r")
+    await process.surroundings.refresh()
+    await process.relist.look("shop")
+    await process.work()
+    assert len(world.live_tokens()) == 1
+
+
+async def test_an_outcome_that_no_watch_told_of_is_found() -> None:
+    world, process = begun("r")
+    await turn(process)
+    world.change("AccessRequest", "shop", "r", {"spec": {"outcome": "Succeeded"}})
+    await process.relist.look("shop")
+    await process.work()
+    assert not world.live_tokens()
+
+
+async def test_a_pod_that_went_unseen_ends_its_grant() -> None:
+    world, process = begun("r")
+    await turn(process)
+    del world.objects["Pod", "shop", "one"]
+    await process.relist.look("shop")
+    await process.work()
+    assert not world.live_tokens()
+
+
+async def test_a_pod_that_lost_its_label_unseen_is_an_agents_no_more() -> None:
+    world, process = begun("r")
+    await turn(process)
+    world.change("Pod", "shop", "one", {"metadata": {"labels": None}})
+    await process.relist.look("shop")
+    await process.work()
+    assert not world.live_tokens()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_grant_that_lost_its_finalizer_unseen_is_revoked(replaced: bool) -> None:
+    world, process = begun("r")
+    await turn(process)
+    before = world.live_tokens()
+    body = world.objects.pop(("TaskGrant", "shop", "r"))
+    if replaced:
+        body["metadata"].pop("finalizers")
+        world.add("TaskGrant", {"metadata": body["metadata"], "spec": body["spec"]})
+    await process.relist.look("shop")
+    await process.work()
+    await turn(process, 2)
+    assert not world.live_tokens() & before
+    assert "CredentialRevoked" in [record["reason"] for record in world.records]
+
+
+async def test_a_grant_that_is_being_let_go_is_not_taken_for_lost() -> None:
+    world, process = begun("r")
+    await turn(process)
+    (grant,) = world.of("TaskGrant")
+    process.cache.let_go.add(grant["metadata"]["uid"])
+    del world.objects["TaskGrant", "shop", "r"]
+    await process.relist.look("shop")
+    assert not process.cache.vanished
+
+
+async def test_what_is_made_while_a_collection_is_read_is_not_missing() -> None:
+    world, process = begun()
+    made: list[Json] = []
+    listing = world.list
+
+    async def slow(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        async for body in listing(path, metadata_only=metadata_only, selector=selector):
+            yield body
+        if path.endswith("/accessrequests") and not made:
+            made.append(world.add("AccessRequest", request("r", world.of("Pod")[0], "5m", "valetkey-one-a", world.now)))
+            process.intake.request(made[0])
+
+    world.list = slow  # type: ignore[method-assign]
+    await process.relist.look("shop")
+    assert len(list(process.cache.requests)) == 1
+
+
+async def test_a_namespace_that_may_not_be_read_keeps_nobody_from_being_served() -> None:
+    world, process = begun("r")
+    process = Process(world, namespaces=("gone", "shop"))
+    listing = world.list
+
+    async def forbidden(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        if "/namespaces/gone/" in path:
+            raise ApiError(403, "Forbidden", "not yours")
+        async for body in listing(path, metadata_only=metadata_only, selector=selector):
+            yield body
+
+    world.list = forbidden  # type: ignore[method-assign]
+    await process.relist.read_all()
+    await process.work()
+    assert len(world.live_tokens()) == 1
+
+
+async def test_a_server_that_does_not_answer_at_the_start_stops_the_start() -> None:
+    world, process = begun("r")
+
+    async def down(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        raise ApiError(0, "NoAnswer", "down")
+        yield pod("never")
+
+    world.list = down  # type: ignore[method-assign]
+    with pytest.raises(ApiError):
+        await process.relist.read_all()
