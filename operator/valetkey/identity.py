@@ -43,7 +43,7 @@ async def verify(api: Api, request: AccessRequest) -> tuple[Identity, Pod]:
     if pod.terminating:
         raise _mismatch(f"pod {pod.name} is being deleted; access is not given to a pod that is going")
     if pod.finished:
-        raise _mismatch(f"pod {pod.name} has finished ({pod.phase}); access is given to running pods")
+        raise _mismatch(f"pod {pod.name} has finished; access is given to running pods")
     if pod.labels.get(AGENT_LABEL) != "true":
         raise InvalidError(
             Reason.POD_NOT_LABELLED, f'give the pod the label {AGENT_LABEL}: "true" and create the request again'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ from valetkey.controller.queue import Key
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.kube.client import Json
 from valetkey.kube.pods import Pod
 
 _REMEMBERED: Final = 10_000
@@ -50,6 +51,14 @@ class Objects(Generic[T]):
         """The object under a key."""
         return self._objects.get(key)
 
+    def has(self, body: Json) -> bool:
+        """Whether what was read is known already, in this version or a later one; saves reading it in full."""
+        metadata = body["metadata"]
+        known = self._objects.get(Key(metadata["namespace"], metadata["name"]))
+        if known is None or known.metadata.uid != metadata["uid"]:
+            return False
+        return _version(metadata["resourceVersion"]) <= _version(known.metadata.resource_version)
+
     def put(self, body: T) -> bool:
         """Takes in what was read; gives whether it is news."""
         key = Key(body.metadata.namespace, body.metadata.name)
@@ -58,7 +67,10 @@ class Objects(Generic[T]):
             return False
         if known is not None and not _newer(body.metadata, known.metadata):
             return False
+        if known is not None:
+            self._leave(key, known)
         self._objects[key] = body
+        self._enter(key, body)
         return True
 
     def remove(self, key: Key, uid: str) -> T | None:
@@ -67,6 +79,7 @@ class Objects(Generic[T]):
         known = self._objects.get(key)
         if known is None or known.metadata.uid != uid:
             return None
+        self._leave(key, known)
         return self._objects.pop(key)
 
     def __iter__(self) -> Iterator[Key]:
@@ -80,6 +93,51 @@ class Objects(Generic[T]):
     def values(self) -> Iterator[T]:
         """All objects, as of now."""
         return iter(list(self._objects.values()))
+
+    def _enter(self, key: Key, body: T) -> None:
+        """Is told of each object that comes in."""
+
+    def _leave(self, key: Key, body: T) -> None:
+        """Is told of each object that goes out."""
+
+
+class Grants(Objects[TaskGrant]):
+    """Grants by key, and which of them a pod, a Secret or an account has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._index: defaultdict[tuple[str, str, str], set[Key]] = defaultdict(set)
+
+    def of_pod(self, namespace: str, name: str) -> frozenset[Key]:
+        """Grants of the pods of one name."""
+        return frozenset(self._index.get(("pod", namespace, name), ()))
+
+    def of_secret(self, namespace: str, name: str) -> frozenset[Key]:
+        """Grants that are delivered in one Secret."""
+        return frozenset(self._index.get(("secret", namespace, name), ()))
+
+    def of_account(self, namespace: str, name: str) -> frozenset[Key]:
+        """Grants of the pods of one ServiceAccount."""
+        return frozenset(self._index.get(("account", namespace, name), ()))
+
+    def _enter(self, key: Key, body: TaskGrant) -> None:
+        for entry in _entries(body):
+            self._index[entry].add(key)
+
+    def _leave(self, key: Key, body: TaskGrant) -> None:
+        for entry in _entries(body):
+            self._index[entry].discard(key)
+            if not self._index[entry]:
+                del self._index[entry]
+
+
+def _entries(grant: TaskGrant) -> tuple[tuple[str, str, str], ...]:
+    subject, namespace = grant.spec.order.subject, grant.metadata.namespace
+    return (
+        ("pod", namespace, subject.pod_name),
+        ("secret", namespace, grant.spec.delivery.secret.name),
+        ("account", namespace, subject.service_account),
+    )
 
 
 class Pods:
@@ -138,7 +196,7 @@ class Cache:
 
     def __init__(self) -> None:
         self.requests: Objects[AccessRequest] = Objects()
-        self.grants: Objects[TaskGrant] = Objects()
+        self.grants = Grants()
         self.vanished: dict[Key, TaskGrant] = {}
         """Grants that went without the leave of our finalizer; their credentials are still to be revoked."""
         self.let_go: set[str] = set()

@@ -119,7 +119,7 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     if forged is not None:
         return End(grant, Reason.ISSUE_FAILED, forged.message, forged)
     if pod.finished:
-        return End(grant, Reason.POD_FINISHED, f"pod {name} has finished ({pod.phase})")
+        return End(grant, Reason.POD_FINISHED, f"pod {name} has finished")
     if request.spec.outcome is not None:
         return End(grant, Reason.TASK_RELEASED, f"the agent reported {request.spec.outcome}")
     if now >= order.not_after:

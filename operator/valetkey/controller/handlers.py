@@ -28,6 +28,20 @@ class ForEver:
         return itertools.chain((0.05, 0.1, 0.25, 0.5, 1, 2), itertools.repeat(5.0))
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """What kopf would compare: nothing, for no handler here asks what has changed, and the copies cost more than it."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        """Nothing of an object."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        """Nothing was stored."""
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Stores nothing."""
+
+
 def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.OperatorRegistry:
     """All handlers of one operator."""
     handlers = kopf.OperatorRegistry()
@@ -43,6 +57,7 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
         settings.scanning.disabled = True
         settings.peering.standalone = True
         settings.persistence.finalizer = f"{GROUP}/kopf"  # never ours: kopf strips its own where it has no use for it
+        settings.persistence.diffbase_storage = NoDiffs()
         settings.queueing.idle_timeout = 0.05
         settings.watching.chunk_size = 500
         settings.watching.label_selectors["", "v1", "pods"] = AGENTS

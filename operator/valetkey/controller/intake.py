@@ -28,6 +28,8 @@ class Intake:
 
     def request(self, body: Json) -> None:
         """Takes in a request; one that cannot be read is left alone, for it can never be granted."""
+        if self._cache.requests.has(body):
+            return
         try:
             news = self._cache.requests.put(AccessRequest.model_validate(body))
         except ValidationError as error:
@@ -38,6 +40,8 @@ class Intake:
 
     def grant(self, body: Json) -> None:
         """Takes in a grant."""
+        if self._cache.grants.has(body):
+            return None
         try:
             grant = TaskGrant.model_validate(body)
         except ValidationError as error:
@@ -81,11 +85,10 @@ class Intake:
             self._cache.vanished[key] = grant
 
     def _wake_grants_of(self, pod: Pod) -> None:
-        for key, grant in self._cache.grants.items():
-            if key.namespace == pod.namespace and (
-                grant.spec.order.subject.pod_name == pod.name or grant.spec.delivery.secret.name in pod.secrets
-            ):
-                self._wake(key)
+        grants = self._cache.grants
+        mounted = (grants.of_secret(pod.namespace, secret) for secret in pod.secrets)
+        for key in grants.of_pod(pod.namespace, pod.name).union(*mounted):
+            self._wake(key)
 
 
 def _key(body: Json) -> Key:

@@ -86,11 +86,10 @@ class Views:
 
     def holder(self, key: Key, secret: str) -> Key | None:
         """Another request whose credential is in a Secret, or is about to be."""
-        held = {other: grant.spec.delivery.secret.name for other, grant in self._cache.grants.items()}
-        held |= {other: grant.spec.delivery.secret.name for other, grant in self._cache.vanished.items()}
-        held |= {other: opening.secret for other, opening in self._opening.items()}
-        same = (o for o, name in held.items() if o != key and o.namespace == key.namespace and name == secret)
-        return next(same, None)
+        gone = (there for there, grant in self._cache.vanished.items() if grant.spec.delivery.secret.name == secret)
+        soon = (there for there, opening in self._opening.items() if opening.secret == secret)
+        held = (*self._cache.grants.of_secret(key.namespace, secret), *gone, *soon)
+        return next((there for there in held if there != key and there.namespace == key.namespace), None)
 
     def _verdict(self, request: AccessRequest, identity: Identity, grant: TaskGrant, now: datetime) -> Decision:
         if not self._surroundings.policies_fresh(now):
@@ -125,12 +124,9 @@ class Views:
 
     def _active(self, key: Key, identity: Identity) -> dict[str, int]:
         counts: dict[str, int] = {}
-        for other, grant in self._cache.grants.items():
-            subject = grant.spec.order.subject
-            if other != key and (subject.namespace, subject.service_account) == (
-                identity.namespace,
-                identity.service_account,
-            ):
+        for other in self._cache.grants.of_account(identity.namespace, identity.service_account):
+            grant = self._cache.grants.get(other)
+            if other != key and grant is not None:
                 counts[grant.spec.order.policy.name] = counts.get(grant.spec.order.policy.name, 0) + 1
         for other, opening in self._opening.items():
             same = (opening.namespace, opening.service_account) == (identity.namespace, identity.service_account)

@@ -22,17 +22,13 @@ class Pod:
     labels: Mapping[str, str]
     service_account: str
     node_name: str
-    phase: str
+    finished: bool
+    """Whether its containers have all ended for good."""
     terminating: bool
     secrets: frozenset[str]
     """Secrets that its volumes name."""
     default_secret: str | None
     """The Secret that its volume `valetkey` names."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether its containers have all ended for good."""
-        return self.phase in ("Succeeded", "Failed")
 
 
 def parse(body: Json) -> Pod:
@@ -47,11 +43,21 @@ def parse(body: Json) -> Pod:
         labels=dict(metadata.get("labels") or {}),
         service_account=spec.get("serviceAccountName", "default"),
         node_name=spec.get("nodeName", ""),
-        phase=body.get("status", {}).get("phase", "Unknown"),
+        finished=_finished(body.get("status", {})),
         terminating="deletionTimestamp" in metadata,
         secrets=frozenset(name for _, name in volumes),
         default_secret=next((name for volume, name in volumes if volume == DEFAULT_VOLUME), None),
     )
+
+
+def _finished(status: Json) -> bool:
+    """The phase, or what the kubelet says a second before it: its status manager holds a final phase back until the
+    sandbox is gone, but not the reason of the conditions (kubernetes/kubernetes pkg/kubelet/status/generate.go).
+    """
+    reasons = {
+        condition.get("reason") for condition in status.get("conditions") or [] if condition["status"] == "False"
+    }
+    return status.get("phase") in ("Succeeded", "Failed") or not reasons.isdisjoint(("PodCompleted", "PodFailed"))
 
 
 def _secrets_of(volume: Json) -> Iterator[str]:

@@ -158,7 +158,7 @@ def test_the_newest_version_of_a_pod_wins() -> None:
     pods.put(pod("a", "9"))
     found = pods.get("shop", "a")
     assert found is not None
-    assert found.phase == "Succeeded"
+    assert found.finished
 
 
 def test_a_pod_that_is_dead_does_not_come_back() -> None:
