@@ -84,17 +84,18 @@ async def test_the_operator_writes_nothing_that_it_has_no_business_with(api: Api
         f"{SECRETS.replace('secrets', 'serviceaccounts')}/fixer",
         POLICIES,
     ):
-        await _delete_refused(api, where, loose)
+        guard = "operator-rights" if "serviceaccounts" in where else "operator-leash"
+        await _delete_refused(api, where, loose, guard)
     for subresource in ("exec?command=id", "attach", "portforward", "proxy/"):
         refused(await api.post(f"{path}/{subresource}", {}, by=loose), "operator-leash", "does not CONNECT")
     await api.gone(path)
 
 
-async def _delete_refused(api: Api, where: str, by: Caller) -> None:
+async def _delete_refused(api: Api, where: str, by: Caller, guard: str) -> None:
     if where == POLICIES:
         made = await api.made(POLICIES, policy(unique("p"), "Deny"))
         where = f"{POLICIES}/{made['metadata']['name']}"
-    refused(await api.delete(where, by=by), "operator-leash")
+    refused(await api.delete(where, by=by), guard)
 
 
 async def test_the_guards_themselves_are_beyond_the_operators_rbac(api: Api, world: World) -> None:
@@ -122,11 +123,11 @@ async def test_the_operator_makes_accounts_of_grants_only(api: Api, world: World
         (merged(good, {"secrets": [{"name": "a"}]}), "no Secrets"),
         (merged(good, {"imagePullSecrets": [{"name": "a"}]}), "no Secrets"),
     ):
-        refused(await api.post(ACCOUNTS, body, by=loose), "operator-leash", message)
+        refused(await api.post(ACCOUNTS, body, by=loose), "operator-rights", message)
     for namespace in ("agents", SYSTEM, "kube-system"):
         refused(
             await api.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", good, by=loose),
-            "operator-leash",
+            "operator-rights",
             "in the namespace of grants alone",
         )
     made = accepted(await api.post(ACCOUNTS, good, by=loose))
@@ -138,9 +139,9 @@ async def test_the_operator_makes_accounts_of_grants_only(api: Api, world: World
         {"secrets": [{"name": "a"}]},
         {"automountServiceAccountToken": True},
     ):
-        refused(await api.patch(path, change, by=loose), "operator-leash")
+        refused(await api.patch(path, change, by=loose), "operator-rights")
     accepted(await api.delete(path, by=loose))
-    await _delete_refused(api, f"{ACCOUNTS}/default", loose)
+    await _delete_refused(api, f"{ACCOUNTS}/default", loose, "operator-rights")
 
 
 async def test_the_operator_asks_for_short_tokens_of_grants_only(api: Api, world: World, loose: Caller) -> None:
@@ -148,21 +149,22 @@ async def test_the_operator_asks_for_short_tokens_of_grants_only(api: Api, world
     path = f"{ACCOUNTS}/{name}/token"
     bound = {"apiVersion": "v1", "kind": "Secret", "name": "a"}
     for spec in (token_request(901), token_request(3600), token_request(86400)):
-        refused(await api.post(path, spec, by=loose), "operator-leash", "at most 900 s")
+        refused(await api.post(path, spec, by=loose), "operator-rights", "at most 900 s")
     # Kubernetes' default is an hour.
     refused(
-        await api.post(path, merged(token_request(), {"spec": {"expirationSeconds": None}}), by=loose), "operator-leash"
+        await api.post(path, merged(token_request(), {"spec": {"expirationSeconds": None}}), by=loose),
+        "operator-rights",
     )
     node = {"apiVersion": "v1", "kind": "Node", "name": "paper-node"}
     refused(
-        await api.post(path, token_request(boundObjectRef=node), by=loose), "operator-leash", "bound to nothing else"
+        await api.post(path, token_request(boundObjectRef=node), by=loose), "operator-rights", "bound to nothing else"
     )
     assert (await api.post(path, token_request(boundObjectRef=bound), by=loose))[0] in (403, 404)
-    refused(await api.post(f"{ACCOUNTS}/default/token", token_request(), by=loose), "operator-leash")
+    refused(await api.post(f"{ACCOUNTS}/default/token", token_request(), by=loose), "operator-rights")
     for namespace, victim in (("agents", "fixer"), (SYSTEM, "valetkey"), ("kube-system", "default")):
         refused(
             await api.post(f"/api/v1/namespaces/{namespace}/serviceaccounts/{victim}/token", token_request(), by=loose),
-            "operator-leash",
+            "operator-rights",
             "in the namespace of grants alone",
         )
     for seconds in (600, 900):
@@ -184,8 +186,8 @@ async def test_the_operator_binds_accounts_of_the_same_grant_only(
         ({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-edit": "true"}}}, "no foreign labels"),
         ({"metadata": {"finalizers": ["a.b/c"]}}, "no finalizers"),
     ):
-        refused(await api.post(roles, role(request_uid, **change), by=loose), "operator-leash", message)
-        refused(await api.post(bindings, binding(request_uid, kind, **change), by=loose), "operator-leash", message)
+        refused(await api.post(roles, role(request_uid, **change), by=loose), "operator-rights", message)
+        refused(await api.post(bindings, binding(request_uid, kind, **change), by=loose), "operator-rights", message)
     for subjects in (
         None,
         [],
@@ -197,10 +199,10 @@ async def test_the_operator_binds_accounts_of_the_same_grant_only(
         [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"}],
     ):
         body = binding(request_uid, kind, subjects=subjects)
-        refused(await api.post(bindings, body, by=loose), "operator-leash", "has one subject, its account")
+        refused(await api.post(bindings, body, by=loose), "operator-rights", "has one subject, its account")
     if scope == "/cluster":
         body = role(request_uid, rules=None, aggregationRule={"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]})
-        refused(await api.post(roles, body, by=loose), "operator-leash", "no aggregation")
+        refused(await api.post(roles, body, by=loose), "operator-rights", "no aggregation")
     for path, body in ((roles, role(request_uid)), (bindings, binding(request_uid, kind))):
         made = accepted(await api.post(path, body, by=loose))
         item = f"{path}/{made['metadata']['name']}"
@@ -211,7 +213,7 @@ async def test_the_operator_binds_accounts_of_the_same_grant_only(
             {"metadata": {"finalizers": ["a.b/c"]}},
             {"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}}},
         ):
-            refused(await api.patch(item, later, by=loose), "operator-leash")
+            refused(await api.patch(item, later, by=loose), "operator-rights")
         accepted(await api.patch(item, {"metadata": {"finalizers": ["a.b/c"]}}))
         accepted(await api.delete(item, by=loose))
         accepted(await api.patch(item, {"metadata": {"finalizers": None}}, by=loose))
@@ -225,7 +227,7 @@ async def test_the_operator_hands_out_no_rights_over_grants_or_the_cluster(
     for namespace in (GRANTS, SYSTEM, "kube-system"):
         for kind, body in (("roles", role(request_uid)), ("rolebindings", binding(request_uid))):
             answer = await api.post(f"{RBAC}/namespaces/{namespace}/{kind}", body, by=loose)
-            refused(answer, "operator-leash", "no rights are handed out")
+            refused(answer, "operator-rights", "no rights are handed out")
 
 
 async def test_the_operator_deletes_no_role_or_binding_of_others(api: Api, world: World, loose: Caller) -> None:
@@ -236,7 +238,7 @@ async def test_the_operator_deletes_no_role_or_binding_of_others(api: Api, world
         f"{RBAC}/namespaces/shop/rolebindings/editor-edits",
         f"{RBAC}/namespaces/agents/rolebindings/valetkey-operator-agents",
     ):
-        refused(await api.delete(path, by=loose), "operator-leash", "carries the label valetkey.dev/request")
+        refused(await api.delete(path, by=loose), "operator-rights", "carries the label valetkey.dev/request")
 
 
 async def test_the_operator_itself_holds_the_ceiling_and_cannot_exceed_it(api: Api, world: World) -> None:

@@ -50,10 +50,12 @@ async def test_the_operator_writes_credentials_of_the_same_request_only(
         ({"metadata": {"ownerReferences": [owner | {"kind": "TaskGrant"}]}}, "owned by its AccessRequest alone"),
         ({"immutable": True}, "is not immutable"),
     ):
-        refused(await api.post(SECRETS, merged(fresh, change), by=loose), "operator-leash", message)
+        refused(await api.post(SECRETS, merged(fresh, change), by=loose), "operator-delivery", message)
     again = merged(delivery, {"data": {"token": "Yg=="}, "metadata": {"resourceVersion": None}})
     accepted(await api.put(path, again, by=loose))
-    refused(await api.put(path, delivered(NOBODY, name), by=loose), "operator-leash", "only those of the same request")
+    refused(
+        await api.put(path, delivered(NOBODY, name), by=loose), "operator-delivery", "only those of the same request"
+    )
     accepted(await api.delete(path, by=loose))
 
 
@@ -65,7 +67,7 @@ async def test_the_operator_leaves_the_secrets_of_others_alone(api: Api, world: 
         for caller in (loose, world.tokens["operator"]):
             status, answer = await api.put(path, delivered(NOBODY, name), by=caller)
             assert status in (403, 422), answer  # Kubernetes itself refuses the change of type
-            refused(await api.delete(path, by=caller), "operator-leash")
+            refused(await api.delete(path, by=caller), "operator-delivery")
         assert (await api.get(path))[1]["data"] == {"a": "YQ=="}
         await api.delete(path)
 
@@ -100,7 +102,7 @@ async def test_the_operator_touches_one_annotation_of_a_pod(
     await api.patch(path, {"metadata": {"annotations": {"theirs": "1"}}})
     refused(
         await api.patch(path, change, by=loose, content="application/strategic-merge-patch+json"),
-        "operator-leash",
+        "operator-delivery",
         "but the annotation valetkey.dev/grant",
     )
     for value in ("1", "2", None):

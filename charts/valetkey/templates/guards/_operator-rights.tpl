@@ -1,0 +1,73 @@
+{{- /* The accounts, tokens, Roles and bindings that the operator makes: each of one grant, and no more than that grant needs. */}}
+{{- define "valetkey.guard.operator-rights" -}}
+{{- $grants := .Values.grantsNamespace }}
+matchConstraints:
+  resourceRules:
+  - {apiGroups: [""], apiVersions: ["*"], operations: ["*"], resources: [serviceaccounts, serviceaccounts/token]}
+  - {apiGroups: [rbac.authorization.k8s.io], apiVersions: ["*"], operations: ["*"], resources: ["*"]}
+matchConditions:
+- name: operator
+  expression: >-
+    request.userInfo.username == "{{ include "valetkey.operatorUser" . }}"
+variables:
+- name: account
+  expression: >-
+    request.resource.resource == "serviceaccounts" && request.?subResource.orValue("") == ""
+- name: token
+  expression: >-
+    request.?subResource.orValue("") == "token"
+- name: rbac
+  expression: >-
+    request.resource.group == "rbac.authorization.k8s.io"
+- name: binding
+  expression: >-
+    variables.rbac && request.resource.resource in ["rolebindings", "clusterrolebindings"]
+- name: update
+  expression: >-
+    request.operation == "UPDATE"
+- name: target
+  expression: >-
+    request.operation == "DELETE" ? oldObject : object
+- name: uid
+  expression: >-
+    variables.target.metadata.?labels[?"valetkey.dev/request"].orValue("")
+- name: accounts
+  expression: >-
+    ["valetkey-" + variables.uid, "valetkey-t-" + variables.uid]
+validations:
+- expression: 'variables.rbac || request.namespace == "{{ $grants }}"'
+  message: the valetkey operator writes accounts and requests tokens in the namespace of grants alone
+- expression: >-
+    !variables.token || (object.spec.expirationSeconds <= 900 && object.spec.?boundObjectRef.orValue(null) == null
+    && request.name.matches("^valetkey-(t-)?[0-9a-f-]{36}$"))
+  message: the valetkey operator requests tokens of accounts of grants, for at most 900 s, bound to nothing else
+{{- with .Values.audience }}
+- expression: '!variables.token || object.spec.audiences == [{{ . | quote }}]'
+  message: the valetkey operator requests tokens for the API server alone
+{{- end }}
+- expression: >-
+    variables.token || variables.uid.matches("^[0-9a-f-]{36}$")
+  message: what the valetkey operator writes for a grant carries the label valetkey.dev/request with the request's uid
+- expression: "!variables.account || variables.target.metadata.name in variables.accounts"
+  message: an account of a grant is named valetkey-<request uid> or valetkey-t-<request uid>
+- expression: '!variables.rbac || variables.target.metadata.name.startsWith("valetkey-" + variables.uid + "-")'
+  message: Roles and bindings of a grant are named valetkey-<request uid>-…
+- expression: >-
+    !variables.rbac || !(request.?namespace.orValue("") in ["{{ $grants }}", "{{ .Release.Namespace }}", "kube-system"])
+  message: no rights are handed out in the namespaces of grants, of the operator and of Kubernetes
+- expression: >-
+    !variables.binding || request.operation != "CREATE" || variables.target.?subjects.orValue([]).size() == 1 && variables.target.subjects.all(s,
+    s.kind == "ServiceAccount" && s.?namespace.orValue("") == "{{ $grants }}" && s.name in variables.accounts)
+  message: a binding of a grant has one subject, its account
+- expression: >-
+    variables.token || request.operation != "CREATE"
+    || (!has(object.metadata.finalizers) && !has(object.aggregationRule) && !has(object.secrets) && !has(object.imagePullSecrets)
+    && [object.metadata.labels, object.metadata.?annotations.orValue({})].all(m, m.all(k, k.startsWith("valetkey.dev/"))))
+  message: >-
+    what the valetkey operator writes for a grant has no finalizers, no aggregation, no Secrets and no foreign labels or annotations
+- expression: >-
+    !variables.update || variables.token || (object.metadata.?finalizers.orValue([]).all(f, f in oldObject.metadata.?finalizers.orValue([]))
+    && {{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?annotations" "metadata.?ownerReferences" "rules" "aggregationRule"
+    "roleRef" "subjects" "secrets" "imagePullSecrets" "automountServiceAccountToken") }})
+  message: the valetkey operator changes nothing of an account, Role or binding but takes finalizers away
+{{- end }}
