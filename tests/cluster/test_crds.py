@@ -141,7 +141,7 @@ async def test_a_request_is_accepted(api: Api, world: World, change: Json) -> No
                 {"spec": {"task": {"objective": f"Restart{character}checkout"}}},
                 ": objective is one line without control characters",
             )
-            for character in "\n\r\t\0\x1b\x7f\x85\u2028\u2029\u202e\u2066"
+            for character in "\n\r\t\0\x1b\x7f\x85\u061c\u200e\u200f\u2028\u2029\u202e\u2066"
         ),
         (
             {"spec": {"task": {"objective": "x" * 1025}}},

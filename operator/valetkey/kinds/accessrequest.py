@@ -22,7 +22,7 @@ from valetkey.kinds.base import (
 )
 
 # Also what separates lines or turns the direction of text: it is shown to people who approve.
-_CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
+_CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}\x{061C}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
 
 PurposeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
 
@@ -46,7 +46,8 @@ class Task(Model):
     parameters: dict[str, Any] = Field(
         default_factory=dict,
         max_length=64,
-        description="What the purpose's parameters are this time; an object of at most 16 KiB, 8 levels deep.",
+        description="What the purpose's parameters are this time; each a string, a number, a boolean or a list of "
+        "strings, and 16384 characters in all at most.",
     )
 
 

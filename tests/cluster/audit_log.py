@@ -1,0 +1,32 @@
+"""The API server's audit log: what the operator really asked of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster.api import OPERATOR, Json
+
+
+def operators(log: Path) -> Iterator[Json]:
+    """The operator's requests, oldest first; the log goes on in a new file when it is large."""
+    for path in sorted(log.parent.glob(f"{log.stem}*{log.suffix}")):
+        with path.open("rb") as lines:
+            for line in lines:
+                if OPERATOR.encode() in line and line.endswith(b"\n"):
+                    event = json.loads(line)
+                    if event["user"]["username"] == OPERATOR and "objectRef" in event:
+                        yield event
+
+
+def count(log: Path, since: str, until: str) -> Counter[str]:
+    """How often the operator sent each verb to each resource in that time; no lists, no watches."""
+    counted: Counter[str] = Counter()
+    for event in operators(log):
+        if event["verb"] not in ("list", "watch") and since <= event["requestReceivedTimestamp"] <= until:
+            reference = event["objectRef"]
+            resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
+            counted[f"{event['verb']} {resource}"] += 1
+    return counted
