@@ -1,0 +1,231 @@
+"""The rig: the chart with its operator, copies of the kinds for the bare client, and pods on a node of paper."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import yaml
+
+from tests.bench.bare import GRANTS, GROUP, RIGHTS, Bare
+from tests.bench.server import AGENTS, SHOP, Server
+from tests.cluster.api import SYSTEM, Json, sessions, until
+from tests.cluster.local.cluster import Cluster
+from tests.cluster.local.places import ROOT, STATE
+
+LOG = STATE / "bench-log"
+OURS = "/apis/valetkey.dev/v1alpha1"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+RULE = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
+VALUES: Json = {
+    "cluster": "bench",
+    "agentNamespaces": [AGENTS],
+    "grantable": {"namespaces": [{"name": SHOP, "rules": [RULE]}]},
+    "image": "valetkey:dev",
+    "imagePullPolicy": "Never",
+    "hostNetwork": True,
+    "log": {"hostPath": str(LOG)},
+}
+POLICY: Json = {
+    "apiVersion": "valetkey.dev/v1alpha1",
+    "kind": "AgentPolicy",
+    "metadata": {"name": "bench"},
+    "spec": {
+        "effect": "Allow",
+        "subjects": [{"name": "agents", "namespace": AGENTS, "serviceAccount": "default"}],
+        "purposes": [{"name": "bench"}],
+        "access": [{"name": "read", "kubernetes": {"scopes": [{"namespaces": [SHOP], "rules": [RULE]}]}}],
+        "ttl": {"default": "5m", "max": "9m"},
+        "limits": {"active": 10000},
+    },
+}
+
+
+T = TypeVar("T")
+
+
+class Rig:
+    """Everything that the rows stand on."""
+
+    def __init__(self, cluster: Cluster, say: Callable[[str], None]) -> None:
+        self.cluster, self.say = cluster, say
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Rig:
+        try:
+            await self._begin()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _begin(self) -> None:
+        address, admin, others = sessions(self.cluster.kubeconfig)
+        assert isinstance(admin.connector, aiohttp.TCPConnector)
+        for session in (admin, others):
+            await self._stack.enter_async_context(session)
+        self.server = Server(address, admin, others)
+        await self._clear()
+        shutil.rmtree(LOG, ignore_errors=True)
+        LOG.mkdir(parents=True)
+        os.chown(LOG, 65532, 65532)
+        for name in (AGENTS, SHOP, GRANTS):
+            await self.server.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        self.say("installing the chart")
+        chart = ("upgrade", "--install", "valetkey", str(ROOT / "charts" / "valetkey"), "--namespace", SYSTEM)
+        await asyncio.to_thread(self._helm, *chart, "--create-namespace", "--wait", "--timeout", "120s", values=VALUES)
+        await self._copies()
+        self.bare = Bare(self.server, STATE / "bench-bare.log", await self._bare_token())
+        await self.server.send("POST", f"{OURS}/agentpolicies", POLICY)
+        copy = POLICY | {"apiVersion": f"{GROUP}/v1alpha1"}
+        await self.server.send("POST", f"/apis/{GROUP}/v1alpha1/agentpolicies", copy)
+        await self.server.send("POST", "/api/v1/nodes", {"metadata": {"name": "bench-node"}})
+        binding = {
+            "metadata": {"name": "ask"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "valetkey-requester"},
+            "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": AGENTS}],
+        }
+        await self.server.send("POST", f"{RBAC}/namespaces/{AGENTS}/rolebindings", binding)
+        await asyncio.sleep(5)  # requests are trusted from three seconds after the guards were put in place
+
+    async def __aexit__(self, *_: object) -> None:
+        self.say("clearing up")
+        await self._clear()
+        await self._stack.aclose()
+
+    async def pods(self, prefix: str, number: int) -> list[Json]:
+        """Pods of agents on the paper node, each with a Secret volume of its own."""
+        return await spread(16, [self.pod(f"{prefix}-{index}") for index in range(number)])
+
+    async def pod(self, name: str) -> Json:
+        """One pod that no kubelet runs."""
+        spec = {
+            "nodeName": "bench-node",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "main", "image": "none"}],
+        }
+        return await self.make_pod(name, spec)
+
+    async def make_pod(self, name: str, spec: Json) -> Json:
+        """A pod of an agent with a volume for its credential."""
+        volumes = [{"name": "valetkey", "secret": {"secretName": f"valetkey-{name}", "optional": True}}]
+        body = {
+            "metadata": {"name": name, "labels": {"valetkey.dev/agent": "true"}},
+            "spec": {**spec, "volumes": [*volumes, *spec.get("volumes", [])]},
+        }
+        return await self.server.send("POST", f"/api/v1/namespaces/{AGENTS}/pods", body)
+
+    async def token(self, pod: Json) -> str:
+        """A token bound to a pod, as its kubelet would get it."""
+        meta = pod["metadata"]
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
+        path = f"/api/v1/namespaces/{AGENTS}/serviceaccounts/default/token"
+        answer = await self.server.send("POST", path, {"spec": {"expirationSeconds": 3600, "boundObjectRef": bound}})
+        token: str = answer["status"]["token"]
+        return token
+
+    def records(self) -> list[Json]:
+        """The operator's log."""
+        return [json.loads(line) for path in LOG.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+
+    def operator_pid(self) -> int:
+        """The operator's process on this machine."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            command = path.read_bytes().split(b"\0")
+            if command[1:4] == [b"-m", b"valetkey", b"operator"]:
+                return int(path.parent.name)
+        raise RuntimeError("the operator's process is not on this machine")
+
+    def _helm(self, *arguments: str, values: Json | None = None) -> None:
+        done = subprocess.run(
+            ["helm", *arguments, *(["--values", "-"] if values else [])],
+            input=json.dumps(values).encode() if values else None,
+            env=self.cluster.environment,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.decode())
+
+    async def _copies(self) -> None:
+        for path in sorted((ROOT / "crds").glob("*.yaml")):
+            body = yaml.safe_load(path.read_text().replace("valetkey.dev", GROUP))
+            names = body["spec"]["names"]
+            names.pop("shortNames", None)
+            names.pop("categories", None)
+            definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            await self.server.send("POST", definitions, body)
+
+            async def served(plural: str = names["plural"]) -> bool:
+                try:
+                    answer = await self.server.send("GET", f"/apis/{GROUP}/v1alpha1/{plural}", missing=True)
+                except RuntimeError:
+                    return False  # its storage is being set up
+                return "items" in answer
+
+            await until(served, f"{names['plural']}.{GROUP} to be served")
+
+    async def _bare_token(self) -> str:
+        send, name = self.server.send, "valetkey-bench-bare"
+        await send("POST", f"/api/v1/namespaces/{GRANTS}/serviceaccounts", {"metadata": {"name": name}})
+        await send("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": RIGHTS})
+        binding = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": GRANTS}],
+        }
+        await send("POST", f"{RBAC}/clusterrolebindings", binding)
+        path = f"/api/v1/namespaces/{GRANTS}/serviceaccounts/{name}/token"
+        answer = await send("POST", path, {"spec": {"expirationSeconds": 7200}})
+        return str(answer["status"]["token"])
+
+    async def _clear(self) -> None:
+        send = self.server.send
+        for kind in ("accessrequests", "taskgrants"):
+            await send("DELETE", f"{OURS}/namespaces/{AGENTS}/{kind}", missing=True)
+        await send("DELETE", f"{OURS}/agentpolicies", missing=True)
+
+        async def no_grants() -> bool:
+            listed = await send("GET", f"{OURS}/namespaces/{AGENTS}/taskgrants", missing=True)
+            return not listed.get("items")
+
+        await until(no_grants, "the grants to go, or for `make demo-down`", seconds=180)
+        await asyncio.to_thread(
+            self._helm, "uninstall", "valetkey", "--ignore-not-found", "--namespace", SYSTEM, "--wait"
+        )
+        for kind in ("accessrequests", "taskgrants", "agentpolicies"):
+            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}.{GROUP}"
+            await send("DELETE", path, missing=True)
+        await send("DELETE", f"/api/v1/namespaces/{AGENTS}/pods?gracePeriodSeconds=0", {"gracePeriodSeconds": 0})
+        for name in (AGENTS, SHOP, GRANTS):
+            await send("DELETE", f"/api/v1/namespaces/{name}", missing=True)
+        await send("DELETE", "/api/v1/nodes/bench-node", missing=True)
+        for kind in ("clusterroles", "clusterrolebindings"):
+            await send("DELETE", f"{RBAC}/{kind}/valetkey-bench-bare", missing=True)
+
+        async def gone() -> bool:
+            answers = [await send("GET", f"/api/v1/namespaces/{n}", missing=True) for n in (AGENTS, SHOP, GRANTS)]
+            return all(answer.get("reason") == "NotFound" for answer in answers)
+
+        await until(gone, "the namespaces to go", seconds=180)
+
+
+async def spread(number: int, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Runs everything, so many at a time, and gives the results in order."""
+    room = asyncio.Semaphore(number)
+
+    async def one(job: Coroutine[Any, Any, T]) -> T:
+        async with room:
+            return await job
+
+    return list(await asyncio.gather(*(one(job) for job in work)))
