@@ -2,7 +2,7 @@
 {{- define "valetkey.guard.operator-delivery" -}}
 matchConstraints:
   resourceRules:
-  - {apiGroups: [""], apiVersions: ["*"], operations: ["*"], resources: [secrets, pods]}
+  - {{ include "valetkey.deliveries" . }}
 matchConditions:
 - name: operator
   expression: >-
@@ -40,10 +40,16 @@ validations:
     && object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(o,
     o.apiVersion.startsWith("valetkey.dev/") && o.kind == "AccessRequest" && o.uid == variables.uid))
   message: a delivered Secret is owned by its AccessRequest alone and is not immutable
+- expression: variables.secret || variables.update
+  message: the valetkey operator neither makes nor deletes pods
 - expression: >-
-    variables.secret || !variables.update || (object.spec == oldObject.spec
+    variables.secret || (object.spec == oldObject.spec
     && {{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?finalizers" "metadata.?ownerReferences") }}
     && variables.annotations.all(k, k == "valetkey.dev/grant" || variables.oldAnnotations[?k] == optional.of(variables.annotations[k]))
     && variables.oldAnnotations.all(k, k == "valetkey.dev/grant" || k in variables.annotations))
   message: the valetkey operator changes nothing of a pod but the annotation valetkey.dev/grant
+{{- end }}
+
+{{- define "valetkey.deliveries" -}}
+{apiGroups: [""], apiVersions: ["*"], operations: ["*"], resources: [secrets, pods]}
 {{- end }}

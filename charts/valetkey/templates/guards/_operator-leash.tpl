@@ -1,11 +1,15 @@
 {{- /*
 What the operator itself may write, whatever its RBAC would allow: a stolen token of it is worth no more than this. Its
-writes of rights and of deliveries are looked at further by guards of their own, so that its other writes need not be.
+writes of rights and of deliveries are left to guards of their own, for the API server converts an object anew for each policy.
 */}}
 {{- define "valetkey.guard.operator-leash" -}}
 matchConstraints:
   resourceRules:
   - {apiGroups: ["*"], apiVersions: ["*"], operations: ["*"], resources: ["*/*"]}
+  excludeResourceRules:
+  - {{ include "valetkey.accounts" . }}
+  - {{ include "valetkey.roles" . }}
+  - {{ include "valetkey.deliveries" . }}
 matchConditions:
 - name: operator
   expression: >-
@@ -18,16 +22,10 @@ variables:
 validations:
 - expression: >-
     variables.what in ({
-    "CREATE": ["valetkey.dev/taskgrants", "serviceaccounts", "serviceaccounts/token", "secrets", "events", "events.k8s.io/events",
-    "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/rolebindings", "rbac.authorization.k8s.io/clusterroles",
-    "rbac.authorization.k8s.io/clusterrolebindings"],
+    "CREATE": ["valetkey.dev/taskgrants", "events", "events.k8s.io/events"],
     "UPDATE": ["valetkey.dev/taskgrants", "valetkey.dev/taskgrants/status", "valetkey.dev/accessrequests/status",
-    "valetkey.dev/agentpolicies/status", "serviceaccounts", "secrets", "pods", "events", "events.k8s.io/events",
-    "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/rolebindings", "rbac.authorization.k8s.io/clusterroles",
-    "rbac.authorization.k8s.io/clusterrolebindings"],
-    "DELETE": ["valetkey.dev/taskgrants", "valetkey.dev/accessrequests", "serviceaccounts", "secrets",
-    "rbac.authorization.k8s.io/roles", "rbac.authorization.k8s.io/rolebindings", "rbac.authorization.k8s.io/clusterroles",
-    "rbac.authorization.k8s.io/clusterrolebindings"]
+    "valetkey.dev/agentpolicies/status", "events", "events.k8s.io/events"],
+    "DELETE": ["valetkey.dev/taskgrants", "valetkey.dev/accessrequests"]
     })[?request.operation].orValue([])
   messageExpression: '"the valetkey operator does not " + request.operation + " " + variables.what'
 {{- end }}

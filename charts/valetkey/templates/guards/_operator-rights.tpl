@@ -3,8 +3,8 @@
 {{- $grants := .Values.grantsNamespace }}
 matchConstraints:
   resourceRules:
-  - {apiGroups: [""], apiVersions: ["*"], operations: ["*"], resources: [serviceaccounts, serviceaccounts/token]}
-  - {apiGroups: [rbac.authorization.k8s.io], apiVersions: ["*"], operations: ["*"], resources: ["*"]}
+  - {{ include "valetkey.accounts" . }}
+  - {{ include "valetkey.roles" . }}
 matchConditions:
 - name: operator
   expression: >-
@@ -70,4 +70,12 @@ validations:
     && {{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?annotations" "metadata.?ownerReferences" "rules" "aggregationRule"
     "roleRef" "subjects" "secrets" "imagePullSecrets" "automountServiceAccountToken") }})
   message: the valetkey operator changes nothing of an account, Role or binding but takes finalizers away
+{{- end }}
+
+{{- define "valetkey.accounts" -}}
+{apiGroups: [""], apiVersions: ["*"], operations: ["*"], resources: [serviceaccounts, serviceaccounts/token]}
+{{- end }}
+
+{{- define "valetkey.roles" -}}
+{apiGroups: [rbac.authorization.k8s.io], apiVersions: ["*"], operations: ["*"], resources: [roles, rolebindings, clusterroles, clusterrolebindings]}
 {{- end }}
