@@ -15,7 +15,7 @@ from typing import Any
 from tests.bench.server import AGENTS, SHOP, Server
 from tests.cluster.api import Json
 
-GROUP = "bench.valetkey.dev"
+GROUP = "without.example"  # after ours in discovery, so that what a cut-off run leaves is not what kubectl finds
 GRANTS = "bench-grants"
 OURS = f"/apis/{GROUP}/v1alpha1"
 RBAC = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SHOP}"

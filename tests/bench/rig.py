@@ -176,7 +176,7 @@ class Rig:
             await until(served, f"{names['plural']}.{GROUP} to be served")
 
     async def _bare_token(self) -> str:
-        send, name = self.server.send, "valetkey-bench-bare"
+        send, name = self.server.send, "bench-bare"
         await send("POST", f"/api/v1/namespaces/{GRANTS}/serviceaccounts", {"metadata": {"name": name}})
         await send("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": RIGHTS})
         binding = {
@@ -211,7 +211,7 @@ class Rig:
             await send("DELETE", f"/api/v1/namespaces/{name}", missing=True)
         await send("DELETE", "/api/v1/nodes/bench-node", missing=True)
         for kind in ("clusterroles", "clusterrolebindings"):
-            await send("DELETE", f"{RBAC}/{kind}/valetkey-bench-bare", missing=True)
+            await send("DELETE", f"{RBAC}/{kind}/bench-bare", missing=True)
 
         async def gone() -> bool:
             answers = [await send("GET", f"/api/v1/namespaces/{n}", missing=True) for n in (AGENTS, SHOP, GRANTS)]
