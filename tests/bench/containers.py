@@ -32,12 +32,15 @@ class Containers:
     exit: list[float] = field(default_factory=list)
     """From the container's exit to 403."""
     status: list[float] = field(default_factory=list)
-    """From the pod's status in a watcher's hands to 403."""
+    """From the status that says so, in a watcher's hands, to 403."""
 
 
-def phase(kind: str, body: Json) -> str | None:
-    """The name and phase that a pod is in now."""
-    return f"{body['metadata']['name']}/{body['status'].get('phase')}" if kind == "MODIFIED" else None
+def state(kind: str, body: Json) -> str | None:
+    """The name of a pod, and whether it runs or has ended, by its phase or by its conditions."""
+    status = body["status"]
+    reasons = [condition.get("reason") for condition in status.get("conditions", [])]
+    ended = status.get("phase") == "Succeeded" or "PodCompleted" in reasons
+    return f"{body['metadata']['name']}/{'Ended' if ended else status.get('phase')}" if kind == "MODIFIED" else None
 
 
 async def measure(rig: Rig, number: int) -> Containers:
@@ -46,15 +49,15 @@ async def measure(rig: Rig, number: int) -> Containers:
     async with (
         Watcher(rig.server, SECRETS, added) as secrets,
         Watcher(rig.server, GRANTS, removed) as gone,
-        Watcher(rig.server, PODS, phase) as phases,
+        Watcher(rig.server, PODS, state) as states,
     ):
         for first in range(0, number, AT_ONCE):
             rig.say(f"containers: {first} of {number}")
             names = [f"container-{index}" for index in range(first, min(first + AT_ONCE, number))]
             pods = await asyncio.gather(*(_start(rig, name) for name in names))
             for name, pod in zip(names, pods, strict=True):
-                await phases.when(f"{name}/Running", seconds=60)
-                await _one(rig, name, pod, times, secrets, phases)
+                await states.when(f"{name}/Running", seconds=60)
+                await _one(rig, name, pod, times, secrets, states)
                 await gone.when(name)
     return times
 
@@ -80,7 +83,7 @@ async def _start(rig: Rig, name: str) -> Json:
     return await rig.make_pod(name, spec)
 
 
-async def _one(rig: Rig, name: str, pod: Json, times: Containers, secrets: Watcher, phases: Watcher) -> None:
+async def _one(rig: Rig, name: str, pod: Json, times: Containers, secrets: Watcher, states: Watcher) -> None:
     token = await rig.token(pod)
     await rig.server.send("POST", f"{OURS}/namespaces/{AGENTS}/accessrequests", request(name, pod, token), token=token)
     placed, secret = await secrets.when(f"valetkey-{name}")
@@ -93,7 +96,7 @@ async def _one(rig: Rig, name: str, pod: Json, times: Containers, secrets: Watch
     refused = asyncio.create_task(rig.server.refused(credential))
     (tmp / "done").touch()
     exited = await _made(tmp / "exit")
-    told, _ = await phases.when(f"{name}/Succeeded")
+    told, _ = await states.when(f"{name}/Ended")
     dead = await refused
     times.exit.append((_wall(dead) - exited) * 1000)
     times.status.append((dead - told) * 1000)

@@ -10,7 +10,7 @@ from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.endings import Endings
 from valetkey.controller.intake import Intake
-from valetkey.controller.queue import Queue
+from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
@@ -35,13 +35,14 @@ class Process:
 
     def __init__(self, world: World, namespaces: tuple[str, ...] = ("shop",)) -> None:
         self.world = world
+        self.namespaces = namespaces
         self.cache = Cache()
         self.queue = Queue()
         self.surroundings = Surroundings(
             world, expected=(GUARD,), cluster_roles=(), changed=lambda: None, clock=lambda: world.now
         )
         self.intake = Intake(self.cache, lambda _: None)
-        self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces)
+        self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
         views = Views(self.cache, self.surroundings, cluster="", limit_active=20)
         issuer = KubernetesIssuer(
             world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
@@ -74,9 +75,10 @@ class Process:
         for key, grant in self.cache.grants.items():
             if grant.metadata.uid not in live:
                 self.intake.grant_gone(key, grant.metadata.uid)
-        for pod in self.cache.pods.values():
-            if pod.uid not in live:
-                self.intake.pod_gone(pod)
+        for namespace in self.namespaces:
+            for name, uid in self.cache.pods.uids(namespace).items():
+                if uid not in live:
+                    self.intake.pod_gone(Key(namespace, name), uid)
         takes = {"AccessRequest": self.intake.request, "TaskGrant": self.intake.grant, "Pod": self.intake.pod}
         for kind, take in takes.items():
             for body in self.world.of(kind):

@@ -113,8 +113,9 @@ class World:
     async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
         kind, namespace, _, _ = self._parse(path)
         for (of, ns, _), body in list(self.objects.items()):
-            if of == kind and namespace in ("", ns):
-                yield copy.deepcopy(body)
+            labels = {f"{name}={value}" for name, value in (body["metadata"].get("labels") or {}).items()}
+            if of == kind and namespace in ("", ns) and (not selector or selector in labels):
+                yield copy.deepcopy({"metadata": body["metadata"]} if metadata_only else body)
 
     async def write(self, reason: str, **fields: Any) -> None:
         with self._request():

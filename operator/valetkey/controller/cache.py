@@ -59,6 +59,10 @@ class Objects(Generic[T]):
             return False
         return _version(metadata["resourceVersion"]) <= _version(known.metadata.resource_version)
 
+    def uids(self, namespace: str) -> dict[str, str]:
+        """The uids of a namespace's objects, by name."""
+        return {key.name: body.metadata.uid for key, body in self._objects.items() if key.namespace == namespace}
+
     def put(self, body: T) -> bool:
         """Takes in what was read; gives whether it is news."""
         key = Key(body.metadata.namespace, body.metadata.name)
@@ -152,6 +156,18 @@ class Pods:
         """The pod of that name."""
         return self._pods.get((namespace, name))
 
+    def has(self, body: Json) -> bool:
+        """Whether what was read is known already, in this version or a later one; saves reading it in full."""
+        metadata = body["metadata"]
+        known = self._pods.get((metadata["namespace"], metadata["name"]))
+        if known is None or known.uid != metadata["uid"]:
+            return False
+        return _version(metadata["resourceVersion"]) <= _version(known.resource_version)
+
+    def uids(self, namespace: str) -> dict[str, str]:
+        """The uids of a namespace's pods, by name."""
+        return {pod.name: pod.uid for pod in self._pods.values() if pod.namespace == namespace}
+
     def put(self, pod: Pod) -> bool:
         """Takes in a pod that was read; gives whether it is news."""
         if pod.uid in self._dead:
@@ -166,21 +182,19 @@ class Pods:
             self._mounting.setdefault((pod.namespace, secret), set()).add(pod.name)
         return True
 
-    def remove(self, namespace: str, name: str, uid: str) -> None:
-        """Takes out the pod of that uid."""
+    def remove(self, namespace: str, name: str, uid: str) -> Pod | None:
+        """Takes out the pod of that uid; gives it back if it was there."""
         self._dead.add(uid)
         known = self._pods.get((namespace, name))
-        if known is not None and known.uid == uid:
-            self._take_out(known)
+        if known is None or known.uid != uid:
+            return None
+        self._take_out(known)
+        return known
 
     def mounting(self, namespace: str, secret: str) -> list[Pod]:
         """Pods that mount a Secret and have not finished, by name."""
         pods = (self._pods[namespace, name] for name in sorted(self._mounting.get((namespace, secret), ())))
         return [pod for pod in pods if not pod.finished]
-
-    def values(self) -> Iterator[Pod]:
-        """All pods, as of now."""
-        return iter(list(self._pods.values()))
 
     def _take_out(self, pod: Pod) -> None:
         del self._pods[pod.namespace, pod.name]

@@ -14,7 +14,7 @@ from valetkey.controller.operator import Operator
 from valetkey.controller.relist import AGENTS
 from valetkey.kinds.base import GROUP, VERSION
 from valetkey.kube import session
-from valetkey.kube.client import Client
+from valetkey.kube.client import PAGE, Client
 from valetkey.settings import Settings
 
 _ADMISSION = "admissionregistration.k8s.io"
@@ -59,7 +59,7 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
         settings.persistence.finalizer = f"{GROUP}/kopf"  # never ours: kopf strips its own where it has no use for it
         settings.persistence.diffbase_storage = NoDiffs()
         settings.queueing.idle_timeout = 0.05
-        settings.watching.chunk_size = 500
+        settings.watching.chunk_size = PAGE
         settings.watching.label_selectors["", "v1", "pods"] = AGENTS
         settings.networking.error_backoffs = ForEver()
         settings.networking.connect_timeout = 3

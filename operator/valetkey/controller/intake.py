@@ -14,7 +14,6 @@ from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube import pods
 from valetkey.kube.client import Json
-from valetkey.kube.pods import Pod
 
 _logger = logging.getLogger(__name__)
 
@@ -57,11 +56,13 @@ class Intake:
 
     def pod(self, body: Json) -> None:
         """Takes in a pod; one that is no agent's any more is gone."""
+        if self._cache.pods.has(body):
+            return
         pod = pods.parse(body)
         if pod.labels.get(AGENT_LABEL) != "true":
-            self.pod_gone(pod)
+            self.pod_gone(_key(body), pod.uid)
         elif self._cache.pods.put(pod):
-            self._wake_grants_of(pod)
+            self._wake_grants_of(_key(body), pod.secrets)
 
     def request_gone(self, key: Key, uid: str) -> None:
         """Takes out a request."""
@@ -75,19 +76,19 @@ class Intake:
             self._lost(key, known)
         self._wake(key)
 
-    def pod_gone(self, pod: Pod) -> None:
+    def pod_gone(self, key: Key, uid: str) -> None:
         """Takes out a pod."""
-        self._cache.pods.remove(pod.namespace, pod.name, pod.uid)
-        self._wake_grants_of(pod)
+        known = self._cache.pods.remove(*key, uid)
+        self._wake_grants_of(key, known.secrets if known is not None else frozenset())
 
     def _lost(self, key: Key, grant: TaskGrant) -> None:
         if grant.metadata.uid not in self._cache.let_go:
             self._cache.vanished[key] = grant
 
-    def _wake_grants_of(self, pod: Pod) -> None:
+    def _wake_grants_of(self, pod: Key, secrets: frozenset[str]) -> None:
         grants = self._cache.grants
-        mounted = (grants.of_secret(pod.namespace, secret) for secret in pod.secrets)
-        for key in grants.of_pod(pod.namespace, pod.name).union(*mounted):
+        mounted = (grants.of_secret(pod.namespace, secret) for secret in secrets)
+        for key in grants.of_pod(*pod).union(*mounted):
             self._wake(key)
 
 

@@ -24,7 +24,7 @@ from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker, start
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.issuers.kubernetes import KubernetesIssuer
-from valetkey.kube import guards, pods
+from valetkey.kube import guards
 from valetkey.kube.client import Api, Json
 from valetkey.settings import Settings
 
@@ -126,7 +126,7 @@ class Operator:
     def on_pod(self, body: Json, *, deleted: bool) -> None:
         """A pod of an agent was made, changed or deleted."""
         if deleted:
-            self._intake.pod_gone(pods.parse(body))
+            self._intake.pod_gone(_key(body), body["metadata"]["uid"])
         else:
             self._intake.pod(body)
 

@@ -18,7 +18,7 @@ _DOUBLINGS: Final = 10
 
 
 class Key(NamedTuple):
-    """A request and its grant."""
+    """A namespace and a name; a request and its grant share them."""
 
     namespace: str
     name: str

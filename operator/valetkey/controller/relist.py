@@ -1,37 +1,65 @@
-"""Relist: everything is read in full at start and from time to time, for a watch may miss things and never say so."""
+"""Relist: what is there is counted from time to time, for a watch may miss things and never say so."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from valetkey.controller.cache import Cache
 from valetkey.controller.intake import Intake
+from valetkey.controller.queue import Key
 from valetkey.controller.surroundings import Surroundings
 from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kube import paths
 from valetkey.kube.client import Api, ApiError, Json
 
 EVERY: Final = timedelta(seconds=30)
+SETTLES_AFTER: Final = timedelta(seconds=1)
 AGENTS: Final = f"{AGENT_LABEL}=true"
 
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Collection:
+    kind: str
+    selector: str
+    uids: Callable[[str], Mapping[str, str]]
+    """What is known of a namespace: uids by name."""
+    has: Callable[[Json], bool]
+    take: Callable[[Json], None]
+    gone: Callable[[Key, str], None]
+
+
 class Relist:
-    """Reads the agents' namespaces in full."""
+    """Reads the agents' namespaces in full at the start; later looks read names and versions, and what differs."""
 
     def __init__(
-        self, api: Api, cache: Cache, intake: Intake, surroundings: Surroundings, namespaces: Iterable[str]
+        self,
+        api: Api,
+        cache: Cache,
+        intake: Intake,
+        surroundings: Surroundings,
+        namespaces: Iterable[str],
+        *,
+        settles_after: timedelta = SETTLES_AFTER,
     ) -> None:
         self._api = api
-        self._cache = cache
-        self._intake = intake
         self._surroundings = surroundings
         self._namespaces = tuple(namespaces)
+        self._settles_after = settles_after
+        # Grants first, pods last: whatever a grant names and is not found after it is gone.
+        self._collections = (
+            _Collection("TaskGrant", "", cache.grants.uids, cache.grants.has, intake.grant, intake.grant_gone),
+            _Collection(
+                "AccessRequest", "", cache.requests.uids, cache.requests.has, intake.request, intake.request_gone
+            ),
+            _Collection("Pod", AGENTS, cache.pods.uids, cache.pods.has, intake.pod, intake.pod_gone),
+        )
 
     async def read_all(self) -> None:
         """Takes in everything; raises ApiError.
@@ -41,7 +69,10 @@ class Relist:
         await self._surroundings.refresh()
         for namespace in self._namespaces:
             try:
-                await self.look(namespace)
+                for collection in self._collections:
+                    path = paths.collection(collection.kind, namespace)
+                    async for body in self._api.list(path, selector=collection.selector):
+                        collection.take(body)
             except ApiError as error:
                 if not error.refused:
                     raise
@@ -58,38 +89,33 @@ class Relist:
                     _logger.warning("%s could not be read: %s", namespace, error)
 
     async def look(self, namespace: str) -> None:
-        """Takes in one namespace, and takes out what is gone from it; raises ApiError."""
-        # Grants first, pods last: whatever a grant names and is not found after it is gone.
-        grants = await self._read("TaskGrant", namespace, self._intake.grant)
-        requests = await self._read("AccessRequest", namespace, self._intake.request)
-        pods = await self._read("Pod", namespace, self._intake.pod, AGENTS)
-        for key, grant in self._cache.grants.items():
-            uid, missing = grant.metadata.uid, key.namespace == namespace and grant.metadata.uid not in grants
-            if missing and await self._gone("TaskGrant", *key, uid, self._intake.grant):
-                self._intake.grant_gone(key, uid)
-        for key, request in self._cache.requests.items():
-            uid, missing = request.metadata.uid, key.namespace == namespace and request.metadata.uid not in requests
-            if missing and await self._gone("AccessRequest", *key, uid, self._intake.request):
-                self._intake.request_gone(key, uid)
-        for pod in self._cache.pods.values():
-            missing = pod.namespace == namespace and pod.uid not in pods
-            if missing and await self._gone("Pod", namespace, pod.name, pod.uid, self._intake.pod):
-                self._intake.pod_gone(pod)
+        """Takes in what is new in one namespace, and takes out what is gone from it; raises ApiError."""
+        for collection in self._collections:
+            before = collection.uids(namespace)
+            there: set[str] = set()
+            unknown: list[Json] = []
+            path = paths.collection(collection.kind, namespace)
+            async for body in self._api.list(path, metadata_only=True, selector=collection.selector):
+                there.add(body["metadata"]["uid"])
+                if not collection.has(body):
+                    unknown.append(body)
+            missing = {name for name, uid in before.items() if uid not in there}
+            if unknown or missing:
+                await asyncio.sleep(self._settles_after.total_seconds())  # the watch is on its way with most of it
+                known = collection.uids(namespace)
+                late = {body["metadata"]["name"] for body in unknown if not collection.has(body)}
+                for name in late | {name for name in missing if known.get(name) == before[name]}:
+                    await self._read(collection, Key(namespace, name), known.get(name))
 
-    async def _read(self, kind: str, namespace: str, take: Callable[[Json], None], selector: str = "") -> set[str]:
-        uids = set()
-        async for body in self._api.list(paths.collection(kind, namespace), selector=selector):
-            uids.add(body["metadata"]["uid"])
-            take(body)
-        return uids
-
-    async def _gone(self, kind: str, namespace: str, name: str, uid: str, take: Callable[[Json], None]) -> bool:
-        """Whether it is not there now; what came after the collection was read is taken in instead."""
+    async def _read(self, collection: _Collection, key: Key, uid: str | None) -> None:
+        """Reads one object live, in place of what is known of its name."""
         try:
-            body = await self._api.get(paths.item(kind, namespace, name))
+            body = await self._api.get(paths.item(collection.kind, *key))
         except ApiError as error:
-            if error.not_found:
-                return True
-            raise
-        take(body)
-        return bool(body["metadata"]["uid"] != uid)
+            if not error.not_found:
+                raise
+            body = None
+        if uid is not None and (body is None or body["metadata"]["uid"] != uid):
+            collection.gone(key, uid)
+        if body is not None:
+            collection.take(body)

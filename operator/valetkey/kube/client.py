@@ -16,6 +16,8 @@ Json = dict[str, Any]
 
 _MERGE: Final = "application/merge-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+PAGE: Final = 100
+"""Objects of a collection in one answer: few enough that reading them holds nobody up."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10, connect=3)
 
 
@@ -142,9 +144,9 @@ class Client:
             return {"kind": "Status", "status": "Success"}
 
     async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
-        """Every object of a collection, 500 at a time."""
+        """Every object of a collection, a page at a time."""
         accept = _METADATA if metadata_only else "application/json"
-        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             page = await self._send("GET", path, query=query, accept=accept)
             for entry in page["items"]:

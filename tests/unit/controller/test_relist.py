@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
 from tests.properties.life import Process, pod, request
+from tests.properties.world import World
 from tests.unit.controller.test_trust import begun, turn
+from valetkey.controller.relist import Relist
 from valetkey.kube.client import ApiError, Json
+
+
+def reads(world: World) -> list[str]:
+    """What is read live from now on."""
+    paths: list[str] = []
+    get = world.get
+
+    async def counted(path: str) -> Json:
+        paths.append(path)
+        return await get(path)
+
+    world.get = counted  # type: ignore[method-assign]
+    return paths
 
 
 async def test_a_request_that_no_watch_told_of_is_found() -> None:
@@ -116,3 +133,25 @@ async def test_a_server_that_does_not_answer_at_the_start_stops_the_start() -> N
     world.list = down  # type: ignore[method-assign]
     with pytest.raises(ApiError):
         await process.relist.read_all()
+
+
+async def test_a_look_at_what_is_known_reads_nothing_live() -> None:
+    world, process = begun("r")
+    await turn(process, 2)
+    live = reads(world)
+    await process.relist.look("shop")
+    assert not live
+
+
+async def test_what_the_watch_brings_a_moment_later_is_not_read_again() -> None:
+    world, process = begun("r")
+    await turn(process, 2)
+    world.change("AccessRequest", "shop", "r", {"spec": {"outcome": "Succeeded"}})
+    live = reads(world)
+    soon = timedelta(milliseconds=50)
+    relist = Relist(world, process.cache, process.intake, process.surroundings, ("shop",), settles_after=soon)
+    looking = asyncio.create_task(relist.look("shop"))
+    await asyncio.sleep(0)
+    await process.watch()
+    await looking
+    assert not live

@@ -198,7 +198,7 @@ async def test_a_list_is_read_page_by_page_to_its_end() -> None:
         found = [body["n"] async for body in client.list(PATH, selector="a=b")]
     assert found == [0, 1, 2, 3, 4, 5]
     asked = [dict(request.query) for request, _ in server.asked]
-    first = {"limit": "500", "labelSelector": "a=b"}
+    first = {"limit": "100", "labelSelector": "a=b"}
     assert asked == [first, first | {"continue": "1"}, first | {"continue": "2"}]
 
 
