@@ -63,6 +63,9 @@ async def operated(cluster: Cluster, api: Api, install: Callable[[Json], None]) 
     await world.build()
     yield world
     await world.leave()
+    _, operator = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0")
+    restarts = [status["restartCount"] for status in operator["status"]["containerStatuses"]]
+    assert restarts == [0], "the operator stopped by itself while the tests ran: kubectl logs --previous says why"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import kopf
@@ -46,6 +47,7 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
     """All handlers of one operator."""
     handlers = kopf.OperatorRegistry()
     serving: list[Operator] = []
+    stack = AsyncExitStack()
 
     @kopf.on.login(registry=handlers)
     async def login(memo: kopf.Memo, **_: Any) -> kopf.AiohttpSession:
@@ -67,7 +69,7 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
 
     @kopf.on.startup(registry=handlers)
     async def serve(**_: Any) -> None:
-        own = session.open_session()
+        own = await stack.enter_async_context(session.open_session())
         operator = Operator(
             Client(own, session.server()),
             settings,
@@ -75,13 +77,13 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
             server=session.server(),
             certificate_authority=session.certificate_authority(),
         )
+        stack.push_async_callback(operator.stop)
         await operator.start(stop.set)
         serving.append(operator)
 
     @kopf.on.cleanup(registry=handlers)
     async def end(**_: Any) -> None:
-        for operator in serving:
-            await operator.stop()
+        await stack.aclose()
 
     @kopf.on.event(GROUP, VERSION, "accessrequests", registry=handlers)
     async def on_request(event: kopf.RawEvent, **_: Any) -> None:

@@ -149,7 +149,7 @@ class Client:
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             page = await self._send("GET", path, query=query, accept=accept)
-            for entry in page["items"]:
+            for entry in page["items"] or []:  # a page of metadata that is empty has null
                 yield entry
             token = page["metadata"].get("continue")
             if not token:

@@ -209,6 +209,14 @@ async def test_a_list_may_be_of_metadata_only(metadata_only: bool) -> None:
     assert all(("PartialObjectMetadataList" in r.headers["Accept"]) == metadata_only for r, _ in server.asked)
 
 
+async def test_a_page_of_nothing_is_empty() -> None:
+    async def nothing(_: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps({"metadata": {}, "items": None}))  # as Kubernetes says it of metadata
+
+    async with serving(nothing) as (_, client):
+        assert not [body async for body in client.list(PATH, metadata_only=True)]
+
+
 def rotate(path: Path, token: str, second: int) -> None:
     path.write_text(f"{token}\n")
     os.utime(path, (second, second))
