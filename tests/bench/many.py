@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from tests.bench.one import GRANTS, SECRETS, added, removed
@@ -21,50 +22,58 @@ PACE = 8
 """Grants asked for each second where a thousand are to live: their ends come at the same pace."""
 
 
-async def burst(rig: Rig, number: int, round_: int) -> tuple[float, float, str]:
-    """Grants per second of valetkey and of the bare client with 32 workers, and when all of valetkey's were over.
+Agents = Sequence[tuple[Json, str]]
+"""Pods and their tokens."""
+
+
+async def agents(rig: Rig, number: int) -> Agents:
+    """So many pods that may ask."""
+    rig.say(f"{number} at once: pods and tokens")
+    pods = await rig.pods("burst", number)
+    return list(zip(pods, await spread(16, [rig.token(pod) for pod in pods]), strict=True))
+
+
+async def burst(rig: Rig, of: Agents, round_: int) -> float:
+    """Grants per second where all ask at once; all are over when it returns.
 
     Raises RuntimeError where one is lost or made twice.
     """
-    rig.say(f"{number} at once: pods and tokens")
-    pods = await rig.pods(f"burst-{round_}", number)
-    tokens = await spread(16, [rig.token(pod) for pod in pods])
+    rig.say(f"{len(of)} at once: valetkey")
     path = f"{OURS}/namespaces/{AGENTS}/accessrequests"
-    rig.say(f"{number} at once: valetkey")
+    names = [f"burst-{round_}-{i}" for i in range(len(of))]
+    bodies = [request(name, pod, token) for name, (pod, token) in zip(names, of, strict=True)]
     async with Watcher(rig.server, SECRETS, added) as secrets, Watcher(rig.server, GRANTS, removed) as gone:
-        bodies = [
-            request(f"burst-{round_}-{i}", pod, token) for i, (pod, token) in enumerate(zip(pods, tokens, strict=True))
-        ]
         began = time.perf_counter()
-        asked = zip(bodies, tokens, strict=True)
-        await asyncio.gather(*(rig.server.send("POST", path, body, token=token) for body, token in asked))
-        seen = [await secrets.when(f"valetkey-burst-{round_}-{i}") for i in range(number)]
-        ours = number / (max(at for at, _ in seen) - began)
-        rig.say(f"{number} at once: all are readable, {ours:.1f} each second")
+        asked = zip(bodies, of, strict=True)
+        await asyncio.gather(*(rig.server.send("POST", path, body, token=token) for body, (_, token) in asked))
+        seen = [await secrets.when(f"valetkey-{pod['metadata']['name']}") for pod, _ in of]
+        pace = len(of) / (max(at for at, _ in seen) - began)
+        rig.say(f"{len(of)} at once: all are readable, {pace:.1f} each second")
         await asyncio.sleep(3)
-        await _each_once(rig, [body["metadata"]["name"] for body in bodies])
-        for i, token in enumerate(tokens):
-            await rig.server.send(
-                "PATCH", f"{path}/burst-{round_}-{i}", {"spec": {"outcome": "Succeeded"}}, token=token
-            )
-        for i in range(number):
-            await gone.when(f"burst-{round_}-{i}")
-        over = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-        rig.say(f"{number} at once: bare client")
-        began = time.perf_counter()
-        names = [f"bare-burst-{round_}-{i}" for i in range(number)]
+        await _each_once(rig, names)
+        for name, (_, token) in zip(names, of, strict=True):
+            await rig.server.send("PATCH", f"{path}/{name}", {"spec": {"outcome": "Succeeded"}}, token=token)
+        for name in names:
+            await gone.when(name)
+    return pace
+
+
+async def bare_burst(rig: Rig, of: Agents, round_: int) -> float:
+    """The same of the bare client with 32 workers."""
+    rig.say(f"{len(of)} at once: bare client")
+    names = [f"bare-burst-{round_}-{i}" for i in range(len(of))]
+    async with Watcher(rig.server, SECRETS, added) as secrets:
         jobs = [
-            rig.bare.begin(
-                name, copied({**body, "metadata": {**body["metadata"], "name": name}}), grant(name, pod), pod
-            )
-            for name, body, pod in zip(names, bodies, pods, strict=True)
+            rig.bare.begin(name, copied(request(name, pod, token)), grant(name, pod), pod)
+            for name, (pod, token) in zip(names, of, strict=True)
         ]
+        began = time.perf_counter()
         made = await spread(32, jobs)
-        bare = number / (max([(await secrets.when(name))[0] for name in names]) - began)
-    rig.say(f"{number} at once: all of the bare client's are readable, {bare:.1f} each second")
-    ends = zip(names, made, pods, strict=True)
-    await spread(16, [rig.bare.end(name, uids, pod) for name, (_, uids), pod in ends])
-    return ours, bare, over
+        pace = len(of) / (max([(await secrets.when(name))[0] for name in names]) - began)
+    rig.say(f"{len(of)} at once: all of the bare client's are readable, {pace:.1f} each second")
+    ends = zip(names, made, of, strict=True)
+    await spread(16, [rig.bare.end(name, uids, pod) for name, (_, uids), (pod, _) in ends])
+    return pace
 
 
 @dataclass(frozen=True)
