@@ -288,7 +288,7 @@ async def test_a_deny_may_name_nothing(api: Api, installed: Json) -> None:
 async def test_a_policy_has_the_defaults_that_its_author_left_out(api: Api, installed: Json) -> None:
     assert installed
     _, answer = await api.post(f"{POLICIES}?dryRun=All", policy(unique("p"), "Deny"))
-    assert answer["spec"] == {"effect": "Deny", "delivery": ["Secret"]}
+    assert answer["spec"] == {"effect": "Deny"}
 
 
 @pytest.mark.parametrize(

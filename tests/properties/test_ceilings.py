@@ -20,7 +20,7 @@ from tests.properties.rules import (
 from tests.unit.policy import given as build
 from valetkey.kinds.access import Access
 from valetkey.kinds.agentpolicy import AccessCeiling, AgentPolicy, Risk
-from valetkey.policy.ceiling import intersects, within
+from valetkey.policy.ceiling import find_gap, shared_field
 from valetkey.policy.compile import Policies
 from valetkey.policy.decide import Approved, Denied, decide
 from valetkey.policy.facts import RoleRule
@@ -44,7 +44,7 @@ def test_within_says_what_counting_says(
 ) -> None:
     expected = rights_of_request(asked) <= rights_of_ceiling(ceiling, known, deny=False)
     event(f"within: {expected}")
-    assert within(access_of(asked), ceiling_of(ceiling), known) is expected
+    assert (find_gap(access_of(asked), ceiling_of(ceiling), known) is None) is expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -60,11 +60,11 @@ def test_within_says_what_counting_says_where_the_ceiling_was_made_to_cover(
         pieces.append({**place, "rules": cut})
     both = pieces + ceiling
     assert rights_of_request(asked) <= rights_of_ceiling(both, known, deny=False)
-    assert within(access_of(asked), ceiling_of(both), known)
+    assert find_gap(access_of(asked), ceiling_of(both), known) is None
     less = pieces[1:] + ceiling
     assume(less)
     expected = rights_of_request(asked) <= rights_of_ceiling(less, known, deny=False)
-    assert within(access_of(asked), ceiling_of(less), known) is expected
+    assert (find_gap(access_of(asked), ceiling_of(less), known) is None) is expected
 
 
 @settings(max_examples=500, deadline=None)
@@ -74,7 +74,7 @@ def test_intersects_says_what_counting_says(
 ) -> None:
     expected = not rights_of_request(asked).isdisjoint(rights_of_ceiling(ceiling, known, deny=True))
     event(f"intersects: {expected}")
-    assert intersects(access_of(asked), ceiling_of(ceiling), known, {}) is expected
+    assert (shared_field(access_of(asked), ceiling_of(ceiling), known, {}) is not None) is expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -94,9 +94,9 @@ def test_a_cluster_role_intersects_as_its_rules_do(
         for rule in scope["rules"]
     )
     by_role = build.role_access("some-role", scope.get("namespace"))
-    by_rules = intersects(access_of([scope]), ceiling_of(ceiling), known, {})
-    assert intersects(by_role, ceiling_of(ceiling), known, {"some-role": rules}) is by_rules
-    assert not within(by_role, ceiling_of(ceiling), known)
+    by_rules = shared_field(access_of([scope]), ceiling_of(ceiling), known, {}) is not None
+    assert (shared_field(by_role, ceiling_of(ceiling), known, {"some-role": rules}) is not None) is by_rules
+    assert find_gap(by_role, ceiling_of(ceiling), known) is not None
 
 
 @st.composite

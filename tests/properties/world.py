@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, format_time
+from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, Metadata, format_time
 from valetkey.kube.client import ApiError, Json
 
 _ITEM = re.compile(
@@ -52,6 +52,7 @@ class World:
         self.placed: list[tuple[str, str]] = []
         """Request uid and token, of every credential that ever lay in a Secret."""
         self.records: list[dict[str, Any]] = []
+        self.events: list[tuple[str, str, str]] = []
         self._count = 0
         self.fuse: int | None = None
         self.fuse_after = False
@@ -121,8 +122,8 @@ class World:
         with self._request():
             self.records.append({"reason": str(reason), **fields})
 
-    def post(self, *_: Any, **__: Any) -> None:
-        pass
+    def post(self, _: str, about: Metadata, reason: str, message: str, *, severity: str = "Normal") -> None:
+        self.events.append((about.uid, str(reason), severity))
 
     # -- what everybody else does ----------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final, Literal
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about_grant
@@ -19,6 +19,13 @@ from valetkey.kube.pods import parse
 from valetkey.reasons import Reason, place_of
 
 _logger = logging.getLogger(__name__)
+
+_SEVERITIES: Final[dict[Reason, Literal["Normal", "Warning"]]] = {
+    Reason.POLICY_CHANGED: "Warning",
+    Reason.DELIVERY_FAILED: "Warning",
+    Reason.ISSUE_FAILED: "Warning",
+}
+"""Of the Events about ends that nobody asked for."""
 
 
 class Endings:
@@ -70,7 +77,9 @@ class Endings:
         reason, message = Reason(grant.status.end.reason), grant.status.end.message
         await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}")
         request = backends.cache.requests.get(key)
-        if request is not None and request.metadata.uid == grant.spec.request.uid:
+        if request is not None and request.metadata.uid != grant.spec.request.uid:
+            request = None  # another of the same name
+        if request is not None:
             await backends.write_request_status(request, status.of_ended(request, reason, message, backends.clock()))
         if key in backends.cache.vanished:
             del backends.cache.vanished[key]
@@ -91,7 +100,7 @@ class Endings:
             if request is not None
             else grant.metadata.model_copy(update={"uid": grant.spec.request.uid, "resource_version": ""})
         )
-        backends.events.post("AccessRequest", about, reason, message)
+        backends.events.post("AccessRequest", about, reason, message, severity=_SEVERITIES.get(reason, "Normal"))
         return progress
 
     async def show_failure(self, grant: TaskGrant, reason: Reason, message: str) -> None:
@@ -99,7 +108,11 @@ class Endings:
         backends, now = self._backends, self._backends.clock()
         request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
         ours = request is not None and request.metadata.uid == grant.spec.request.uid
-        if place_of(reason)[0] == "TaskGrant" and not any(c.message == message for c in grant.status.conditions):
+        if grant.status.end is not None:
+            reason = Reason.REVOCATION_PENDING
+        elif place_of(reason)[0] != "TaskGrant":  # what no request may be decided by holds up an issue too
+            reason, message = Reason.ISSUE_PENDING, f"{reason}: {message}"
+        if not any(c.message == message for c in grant.status.conditions):
             shown = status.of_held(grant, [(reason, message)], now)
             await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
         if request is not None and ours and grant.status.end is not None and not status.shows_end(request):

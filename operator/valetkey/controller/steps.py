@@ -11,10 +11,8 @@ from valetkey.kinds.credential import Credential
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import PlacedSecret, TaskGrant
 from valetkey.kube.pods import Pod
-from valetkey.policy.decide import Approved, Denied, Undecided
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided
 from valetkey.reasons import Reason
-
-Decision = Approved | Denied | Undecided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

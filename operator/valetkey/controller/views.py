@@ -8,14 +8,14 @@ from typing import Final
 
 from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
-from valetkey.controller.steps import Decision, Progress, View
+from valetkey.controller.steps import Progress, View
 from valetkey.controller.surroundings import Surroundings
 from valetkey.identity import of_verified
 from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.base import format_duration
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import TaskGrant
-from valetkey.policy.decide import Approved, Denied, Undecided, decide
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
 from valetkey.policy.facts import Facts
 from valetkey.reasons import Reason
 

@@ -33,7 +33,7 @@ from valetkey.controller.steps import (
 )
 from valetkey.controller.views import Views
 from valetkey.errors import AccessError, InvalidError, NotReadyError, UnavailableError
-from valetkey.kube.client import ApiError
+from valetkey.kube.client import ApiError, unavailable
 from valetkey.policy.decide import Undecided
 from valetkey.reasons import Reason
 
@@ -124,13 +124,12 @@ class Worker:
         self._queue.retry(key, ending=ending)
 
     async def _put_off(self, key: Key, error: AccessError | ApiError, ending: bool) -> None:
-        if isinstance(error, AccessError):
-            await self._show(key, error.reason, error.message)
+        told = unavailable(error, Reason.BACKEND_UNAVAILABLE) if isinstance(error, ApiError) else error
+        if not (isinstance(error, ApiError) and error.conflict):  # that is another writer, and read again at once
+            await self._show(key, told.reason, told.message)
         level = logging.WARNING if ending else logging.INFO
         _logger.log(level, "%s: %s%s", key, error, f" ({error.__cause__})" if error.__cause__ else "")
-        after = error.after if isinstance(error, NotReadyError | UnavailableError) else None
-        if isinstance(error, ApiError):
-            after = error.retry_after
+        after = told.after if isinstance(told, NotReadyError | UnavailableError) else None
         self._queue.retry(key, after, ending=ending)
 
     async def _show(self, key: Key, reason: Reason, message: str) -> None:

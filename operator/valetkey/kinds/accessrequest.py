@@ -120,7 +120,7 @@ class Denial(Model):
     message: str = Field(max_length=2048, description="What to change.")
     field: str | None = Field(default=None, max_length=256, description="The field that stands in the way.")
     allowed: str | None = Field(
-        default=None, max_length=2048, description="What the nearest policy allows there, ready to paste."
+        default=None, max_length=2048, description="What the nearest policy allows there: to paste, or to choose from."
     )
     retry_after: Duration | None = Field(
         default=None, description="When the same request may succeed; left out, never."
@@ -132,7 +132,7 @@ class DecisionStatus(Model):
     """What policy said."""
 
     id: str = Field(max_length=64, description="Names this decision in the log.")
-    outcome: Literal["Approved", "Denied", "Pending"] = Field(description="Approved, Denied or Pending.")
+    outcome: Literal["Approved", "Denied"] = Field(description="Approved or Denied.")
     policy: str | None = Field(default=None, max_length=253, description="The policy that decided.")
     at: Time = Field(description="When.")
     denial: Denial | None = Field(default=None, description="Why not, and what would pass.")

@@ -189,7 +189,11 @@ class Validation(Model):
             "asked for), namespaces (labels by name), cluster and now."
         ),
     )
-    message: str = Field(min_length=1, max_length=1024, description="What an agent reads when it is false.")
+    message: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="What an agent reads where it is false, under Allow.",
+    )
 
 
 class TTL(Model):
@@ -248,9 +252,9 @@ class PolicySpec(Model):
         default=(), description="Rules that must all be true for the policy to apply.", json_schema_extra=_BY_NAME
     )
     ttl: TTL = Field(default=TTL(), description="How long a grant lives.")
-    delivery: Annotated[tuple[Literal["Secret"], ...], Field(min_length=1, max_length=1)] = Field(
-        default=("Secret",),
-        description="By which ways a credential may reach the pod. Default: all.",
+    delivery: Annotated[tuple[Literal["Secret"], ...], Field(min_length=1, max_length=1)] | None = Field(
+        default=None,
+        description="By which ways a credential may reach the pod. Left out: any.",
         json_schema_extra=_AS_SET,
     )
     limits: Limits = Field(default=Limits(), description="How much at once.")

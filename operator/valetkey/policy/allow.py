@@ -13,7 +13,7 @@ from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.base import format_duration
 from valetkey.kinds.taskgrant import PolicyReference
 from valetkey.policy import allowances
-from valetkey.policy.ceiling import Gap, find_gap
+from valetkey.policy.ceiling import SCOPES, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, quoted
 from valetkey.policy.expressions import EvaluationError
@@ -94,7 +94,7 @@ def consider(
     ttl = spec.ttl_default if request.ttl is None else request.ttl
     if ttl > spec.ttl_max:
         return refused(Stage.TTL, _too_long(name, spec))
-    if request.delivery.secret is None or "Secret" not in spec.delivery:
+    if request.delivery.secret is None or (spec.delivery is not None and "Secret" not in spec.delivery):
         return refused(Stage.DELIVERY, _delivery(name, spec))
     for rule in compiled.rules:
         try:
@@ -121,12 +121,15 @@ def _entry(
     parameters = request.task.parameters
     risky: tuple[AccessCeiling, str, Risk] | None = None
     nearest: tuple[Gap, AccessCeiling] | None = None
-    carried = None
+    carried, unknown = None, None
     for entry in spec.access or ():
-        gap = find_gap(request.access, entry, parameters) or _unknown_role(request, facts)
+        gap = find_gap(request.access, entry, parameters)
         if gap is not None:
             if nearest is None or gap.fit > nearest[0].fit:
                 nearest = gap, entry
+            continue
+        unknown = unknown or _unknown_role(request, facts)
+        if unknown is not None:
             continue
         carried = carried_risks(request.access, facts.cluster_roles) if carried is None else carried
         fit = _Fit(entry)
@@ -136,6 +139,8 @@ def _entry(
         risky = risky or (entry, refused.field, refused.risk)
     if risky is not None:
         return Stage.RISKS, _risk(name, request, facts, *risky), ()
+    if unknown is not None:
+        return Stage.ACCESS, unknown, (1, 0, 0)
     if nearest is None:
         return Stage.ACCESS, denial(Reason.ACCESS_BEYOND_POLICY, f"Policy {name} allows no access."), (0, 0, 0)
     gap, entry = nearest
@@ -149,12 +154,17 @@ def _entry(
     return Stage.ACCESS, told, gap.fit
 
 
-def _unknown_role(request: RequestSpec, facts: Facts) -> Gap | None:
-    """A ClusterRole whose rules are not known is beyond every policy: its risks cannot be told."""
+def _unknown_role(request: RequestSpec, facts: Facts) -> Denial | None:
+    """A ClusterRole whose rules are not known is handed out by no policy: its risks cannot be told."""
     scopes = request.access.kubernetes.scopes if request.access.kubernetes is not None else ()
     for at, scope in enumerate(scopes):
         if scope.cluster_role is not None and scope.cluster_role not in facts.cluster_roles:
-            return Gap(f"spec.access.kubernetes.scopes[{at}].clusterRole", (0, 1, 0))
+            return denial(
+                Reason.ACCESS_BEYOND_POLICY,
+                f"ClusterRole {quoted(scope.cluster_role)} does not exist, or is not among those that this cluster "
+                "hands out (the chart's grantable clusterRoles): ask for its rules instead, or for another.",
+                field=f"{SCOPES}[{at}].clusterRole",
+            )
     return None
 
 
@@ -188,12 +198,11 @@ def _too_long(name: str, spec: PolicySpec) -> Denial:
 
 
 def _delivery(name: str, spec: PolicySpec) -> Denial:
-    ways = {"Secret": "delivery: {secret: {}}"}
     return denial(
         Reason.DELIVERY_NOT_ALLOWED,
         f"Policy {name} does not deliver credentials in this way: use `allowed`.",
         field="spec.delivery",
-        allowed=ways[spec.delivery[0]] if spec.delivery else None,
+        allowed="delivery: {secret: {}}",
     )
 
 

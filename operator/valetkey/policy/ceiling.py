@@ -53,13 +53,8 @@ class _Owner:
         return self.open_ended or namespace is None or self.namespaces is None or namespace in self.namespaces
 
 
-def within(access: Access, ceiling: AccessCeiling, parameters: Mapping[str, Any]) -> bool:
-    """Whether everything that the access permits is permitted by this one entry."""
-    return find_gap(access, ceiling, parameters) is None
-
-
 def find_gap(access: Access, ceiling: AccessCeiling, parameters: Mapping[str, Any]) -> Gap | None:
-    """Where the access leaves this entry, if it does."""
+    """Where the access leaves this entry; None where all that it permits is permitted by this one entry."""
     if access.kubernetes is None or ceiling.kubernetes is None:
         return Gap("spec.access", (0, 0, 0))
     owners = [_owner(scope, parameters, missing_is_any=False) for scope in ceiling.kubernetes.scopes]
@@ -73,16 +68,6 @@ def find_gap(access: Access, ceiling: AccessCeiling, parameters: Mapping[str, An
     return first and Gap(first.field, (covered, *first.fit[1:]))
 
 
-def intersects(
-    access: Access,
-    ceiling: AccessCeiling,
-    parameters: Mapping[str, Any],
-    cluster_roles: Mapping[str, tuple[RoleRule, ...]],
-) -> bool:
-    """Whether some right is in both; what is not known counts as shared, since only a Deny asks."""
-    return shared_field(access, ceiling, parameters, cluster_roles) is not None
-
-
 def shared_field(
     access: Access,
     ceiling: AccessCeiling,
@@ -91,6 +76,7 @@ def shared_field(
 ) -> str | None:
     """The first field of the access that shares a right with this entry, if any does.
 
+    What is not known counts as shared, since only a Deny asks.
     A ClusterRole that is asked for is compared by name and by its rules; one that the ceiling names, by name: such a
     Deny keeps the role from being handed out, rules keep its rights from being handed out.
     """

@@ -34,9 +34,11 @@ def refuses(
                 return None
         except EvaluationError:
             doubt = f" Its rule {rule.validation.name} could not be evaluated, which counts against the request."
+    what = "every access" if spec.access is None else field
+    advice = "Ask those who look after it." if spec.access is None else "Leave it out."
     return denial(
         Reason.POLICY_DENIED,
-        f"Policy {compiled.policy.metadata.name} denies {field}: no other policy can allow it. Leave it out.{doubt}",
+        f"Policy {compiled.policy.metadata.name} denies {what}: no other policy can allow it. {advice}{doubt}",
         field=field,
         contact=spec.contact,
     )

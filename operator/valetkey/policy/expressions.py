@@ -112,8 +112,11 @@ def check_pattern(pattern: str) -> None:
 
 
 def matches_whole(pattern: str, text: str) -> bool:
-    """Whether the pattern matches the whole text, a newline at its end included."""
-    return _boolean(_MATCHES, {"text": text, "pattern": _whole(pattern)})
+    """Whether the pattern matches the whole text, a newline at its end included; what cannot be matched does not."""
+    try:
+        return _boolean(_MATCHES, {"text": text, "pattern": _whole(pattern)})
+    except EvaluationError:
+        return False
 
 
 def _whole(pattern: str) -> str:

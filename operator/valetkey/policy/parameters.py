@@ -10,7 +10,7 @@ from typing import Any, Final
 from valetkey.errors import InvalidError
 from valetkey.kinds.agentpolicy import Parameter, Purpose
 from valetkey.policy.claims import UNSHOWABLE
-from valetkey.policy.expressions import EvaluationError, matches_whole
+from valetkey.policy.expressions import matches_whole
 from valetkey.reasons import Reason
 
 MAX_BYTES: Final = 16 * 1024
@@ -135,15 +135,8 @@ def _check_string(field: str, name: str, value: str, parameter: Parameter) -> No
         )
     if parameter.enum is not None and value not in parameter.enum:
         raise ParameterError(field, f"Parameter {name} is none of its values.", _described({name: parameter}))
-    if parameter.pattern is not None and not _matches(parameter.pattern, value):
+    if parameter.pattern is not None and not matches_whole(parameter.pattern, value):
         raise ParameterError(field, f"Parameter {name} does not match its pattern.", _described({name: parameter}))
-
-
-def _matches(pattern: str, value: str) -> bool:
-    try:
-        return matches_whole(pattern, value)
-    except EvaluationError:
-        return False
 
 
 def _least(parameter: Parameter) -> float:

@@ -17,6 +17,8 @@ class Down(World):
     async def create(self, path: str, body: Json) -> Json:
         if self.failing == "create" and path.endswith("/rolebindings"):
             raise ApiError(500, "InternalError", "down")
+        if self.failing == "open" and path.endswith("/taskgrants"):
+            raise ApiError(500, "InternalError", "down")
         return await super().create(path, body)
 
     async def delete(self, path: str, *, uid: str) -> Json:
@@ -74,3 +76,41 @@ async def test_a_revocation_that_fails_is_shown_and_goes_through_later() -> None
     await turn(process)
     assert not world.of("TaskGrant")
     assert condition(world, "AccessRequest", "Finished")["reason"] == "TTLReached"
+
+
+async def test_a_grant_that_cannot_be_opened_is_shown_on_its_request() -> None:
+    world, process = await begun()
+    world.failing = "open"
+    await turn(process, 2)
+    ready = condition(world, "AccessRequest", "Ready")
+    assert (ready["status"], ready["reason"]) == ("Unknown", "AccessInProgress")
+    assert "the API server answered 500 InternalError; it is tried again" in ready["message"]
+    world.failing = ""
+    await turn(process)
+    assert condition(world, "AccessRequest", "Ready")["status"] == "True"
+
+
+async def test_an_issue_that_waits_for_the_guards_is_shown_on_its_grant() -> None:
+    world, process = await begun()
+    world.failing = "create"
+    await turn(process)
+    world.failing = ""
+    (guard,) = world.of("ValidatingAdmissionPolicy")
+    world.remove("ValidatingAdmissionPolicy", "", guard["metadata"]["name"])
+    await turn(process)
+    issued = condition(world, "TaskGrant", "Issued")
+    assert (issued["status"], issued["reason"]) == ("Unknown", "IssuePending")
+    assert "GuardsMissing" in issued["message"]
+
+
+async def test_the_end_of_a_grant_is_no_event_of_another_request_of_its_name() -> None:
+    world, process = await begun()
+    await turn(process)
+    (old,) = world.of("AccessRequest")
+    world.remove("AccessRequest", "shop", "r")
+    (owner,) = world.of("Pod")
+    again = world.add("AccessRequest", request("r", owner, "2m", "valetkey-one-a", world.now))
+    await turn(process)
+    said = [(uid, reason) for uid, reason, _ in world.events]
+    assert (old["metadata"]["uid"], "RequestDeleted") in said
+    assert (again["metadata"]["uid"], "RequestDeleted") not in said

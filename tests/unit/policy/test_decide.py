@@ -234,6 +234,8 @@ def test_a_cluster_role_whose_rules_are_unknown_is_beyond_every_policy() -> None
     asked = request(access=scopes({"namespace": "shop", "clusterRole": "ghost"}))
     told = denial(decided(asked, policy(access=roles)), Reason.ACCESS_BEYOND_POLICY)
     assert told.allowed is None
+    assert told.field == "spec.access.kubernetes.scopes[0].clusterRole"
+    assert 'ClusterRole "ghost" does not exist, or is not among those that this cluster hands out' in told.message
 
 
 def test_a_ttl_beyond_the_maximum_is_denied_with_the_maximum() -> None:
@@ -390,6 +392,12 @@ def test_a_deny_meets_a_role_whose_rules_are_unknown() -> None:
     asked = request(access=scopes({"namespace": "shop", "clusterRole": "ghost"}))
     denial(decided(asked, policy(), deny(access=[ceiling("p", PODS)])), Reason.POLICY_DENIED)
     denial(decided(asked, policy(), deny(access=[ceiling("p", PODS, namespaces=["web"])])), Reason.ACCESS_BEYOND_POLICY)
+
+
+def test_a_deny_of_everything_does_not_tell_the_agent_to_leave_something_out() -> None:
+    told = denial(decided(request(), policy(), deny()), Reason.POLICY_DENIED)
+    assert "denies every access" in told.message
+    assert "Leave it out" not in told.message
 
 
 def test_a_deny_that_cannot_be_used_leaves_those_it_selects_undecided() -> None:

@@ -5,10 +5,12 @@ matchConstraints:
   resourceRules:
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [serviceaccounts, serviceaccounts/token, secrets]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE], resources: [pods]}
+matchConditions:
+- name: others
+  expression: >-
+    request.resource.resource != "serviceaccounts" || request.userInfo.username != "{{ include "valetkey.operatorUser" . }}"
 variables:
 {{ include "valetkey.collectorVariable" . }}
-- name: operator
-  expression: request.userInfo.username == "{{ include "valetkey.operatorUser" . }}"
 - name: account
   expression: >-
     request.resource.resource == "serviceaccounts" && request.?subResource.orValue("") == ""
@@ -25,9 +27,9 @@ validations:
 - expression: request.resource.resource != "secrets" || variables.collecting
   message: no Secret is kept in the namespace of grants
 - expression: >-
-    !variables.account || variables.operator || variables.collecting
+    !variables.account || variables.collecting
     || (request.name == "default" && request.operation == "CREATE" && request.userInfo.username in {{ toJson .Values.controllers.accounts }})
   message: accounts in the namespace of grants are written by the valetkey operator alone
-- expression: "!variables.token || variables.operator"
+- expression: "!variables.token"
   message: tokens in the namespace of grants are requested by the valetkey operator alone
 {{- end }}

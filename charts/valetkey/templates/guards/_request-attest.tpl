@@ -20,6 +20,9 @@ variables:
     object.?spec.?task.?parameters.orValue({})
 validations:
 - expression: >-
+    !variables.create || request.namespace in {{ toJson .Values.agentNamespaces }}
+  message: valetkey serves no agents in this namespace; its platform team adds it to the chart's agentNamespaces
+- expression: >-
     !variables.create || variables.parameters.all(k, type(variables.parameters[k]) == string || type(variables.parameters[k]) == int
     || type(variables.parameters[k]) == double || type(variables.parameters[k]) == bool
     || (type(variables.parameters[k]) == list && variables.parameters[k].all(s, type(s) == string)))
