@@ -35,6 +35,8 @@ def operator(arguments: list[str]) -> None:
     # What lives is acyclic and stays; looking through all of it again and again would cost more than it finds.
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+    # The API server stores 10 000 levels of JSON; what cannot be read would stop its watch and hide what comes next.
+    sys.setrecursionlimit(12_000)
     uvloop.run(run(settings, instance=os.environ["POD_NAME"]))
 
 

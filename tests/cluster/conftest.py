@@ -28,6 +28,7 @@ VALUES: Json = {
             }
         ],
         "cluster": {"rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list"]}]},
+        "podTemplates": True,
     },
     "replicas": 0,
     "image": "valetkey:dev",

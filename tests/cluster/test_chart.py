@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.api import OPERATOR, ROOT, SYSTEM, Api, Json
+from tests.cluster.api import OPERATOR, ROOT, SYSTEM, Api, Json, merged
 from tests.cluster.conftest import VALUES, Helm
 from valetkey.settings import Settings
 
@@ -324,3 +324,10 @@ async def test_the_operator_can_see_everywhere_that_rights_are_gone(api: Api, in
     ):
         assert (await api.get(f"{rbac}/{path}/valetkey-gone", by=operator))[0] == 404
         assert (await api.get(f"{rbac}/{path}", by=operator))[0] == 403
+
+
+@pytest.mark.parametrize("allowed", [None, False, True])
+def test_pod_templates_are_handed_out_only_where_the_chart_says_so(helm: Helm, allowed: bool | None) -> None:
+    grantable = merged(VALUES["grantable"], {"podTemplates": allowed})
+    guard = of_kind(render(helm, {"grantable": grantable}), "ValidatingAdmissionPolicy")["operator-rights.valetkey.dev"]
+    assert ("valetkey-t-" in json.dumps(guard)) is bool(allowed)

@@ -164,3 +164,21 @@ async def told(agent: Agent, name: str, reason: str) -> None:
         return any(e["reason"] == reason and e["regarding"].get("name") == name for e in events["items"])
 
     await until(there, f"an Event {reason}")
+
+
+async def test_an_object_too_deep_for_most_readers_hides_nobody(agent: Agent) -> None:
+    """Whoever may write an object of an agent may nest its managedFields thousands of levels deep."""
+    name = await agent.granted(spec={"ttl": "5m"})
+    credential = await agent.credential()
+    fields = '{"f:zzz":' + '{"f:a":' * 3000 + "{}" + "}" * 3001
+    entry = (
+        '{"manager":"x","operation":"Update","apiVersion":"valetkey.dev/v1alpha1","fieldsType":"FieldsV1","fieldsV1":'
+    )
+    raw = f'{{"metadata":{{"managedFields":[{entry}{fields}}}]}}}}'
+    path = f"{OURS}/namespaces/agents/accessrequests/{name}"
+    assert await agent.api.raw("PATCH", path, raw, by=agent.token) == 200
+    assert await agent.api.raw("PATCH", path, '{"spec":{"outcome":"Succeeded"}}', by=agent.token) == 200
+    await agent.dead(credential)
+    await agent.nothing_left()
+    assert await agent.api.raw("DELETE", path) == 200
+    assert await agent.granted(spec={"ttl": "5m"})

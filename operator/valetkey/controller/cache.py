@@ -11,7 +11,7 @@ from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.client import Json
-from valetkey.kube.pods import Pod
+from valetkey.kube.pods import FINAL, Pod
 
 _REMEMBERED: Final = 10_000
 
@@ -192,9 +192,9 @@ class Pods:
         return known
 
     def mounting(self, namespace: str, secret: str) -> list[Pod]:
-        """Pods that mount a Secret and have not finished, by name."""
+        """Pods that mount a Secret and may still read it, by name: until the phase is final, conditions or not."""
         pods = (self._pods[namespace, name] for name in sorted(self._mounting.get((namespace, secret), ())))
-        return [pod for pod in pods if not pod.finished]
+        return [pod for pod in pods if pod.phase not in FINAL]
 
     def _take_out(self, pod: Pod) -> None:
         del self._pods[pod.namespace, pod.name]

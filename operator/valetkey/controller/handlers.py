@@ -58,7 +58,8 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.scanning.disabled = True
         settings.peering.standalone = True
-        settings.persistence.finalizer = f"{GROUP}/kopf"  # never ours: kopf strips its own where it has no use for it
+        # kopf strips its finalizer wherever it finds it; this one can be on nothing, for it is no valid name.
+        settings.persistence.finalizer = "none of valetkey's"
         settings.persistence.diffbase_storage = NoDiffs()
         settings.queueing.idle_timeout = 0.05
         settings.watching.chunk_size = PAGE

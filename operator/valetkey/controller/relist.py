@@ -83,29 +83,32 @@ class Relist:
         while True:
             await asyncio.sleep(EVERY.total_seconds())
             for namespace in self._namespaces:
-                try:
-                    await self.look(namespace)
-                except ApiError as error:
-                    _logger.warning("%s could not be read: %s", namespace, error)
+                await self.look(namespace)
 
     async def look(self, namespace: str) -> None:
-        """Takes in what is new in one namespace, and takes out what is gone from it; raises ApiError."""
+        """Takes in what is new in one namespace and takes out what is gone; what cannot be read is left for later."""
         for collection in self._collections:
-            before = collection.uids(namespace)
-            there: set[str] = set()
-            unknown: list[Json] = []
-            path = paths.collection(collection.kind, namespace)
-            async for body in self._api.list(path, metadata_only=True, selector=collection.selector):
-                there.add(body["metadata"]["uid"])
-                if not collection.has(body):
-                    unknown.append(body)
-            missing = {name for name, uid in before.items() if uid not in there}
-            if unknown or missing:
-                await asyncio.sleep(self._settles_after.total_seconds())  # the watch is on its way with most of it
-                known = collection.uids(namespace)
-                late = {body["metadata"]["name"] for body in unknown if not collection.has(body)}
-                for name in late | {name for name in missing if known.get(name) == before[name]}:
-                    await self._read(collection, Key(namespace, name), known.get(name))
+            try:
+                await self._look(collection, namespace)
+            except ApiError as error:
+                _logger.warning("%ss of %s could not be read: %s", collection.kind, namespace, error)
+
+    async def _look(self, collection: _Collection, namespace: str) -> None:
+        before = collection.uids(namespace)
+        there: set[str] = set()
+        unknown: list[Json] = []
+        path = paths.collection(collection.kind, namespace)
+        async for body in self._api.list(path, metadata_only=True, selector=collection.selector):
+            there.add(body["metadata"]["uid"])
+            if not collection.has(body):
+                unknown.append(body)
+        missing = {name for name, uid in before.items() if uid not in there}
+        if unknown or missing:
+            await asyncio.sleep(self._settles_after.total_seconds())  # the watch is on its way with most of it
+            known = collection.uids(namespace)
+            late = {body["metadata"]["name"] for body in unknown if not collection.has(body)}
+            for name in late | {name for name in missing if known.get(name) == before[name]}:
+                await self._read(collection, Key(namespace, name), known.get(name))
 
     async def _read(self, collection: _Collection, key: Key, uid: str | None) -> None:
         """Reads one object live, in place of what is known of its name."""

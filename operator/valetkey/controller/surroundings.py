@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -64,10 +64,13 @@ class Surroundings:
     async def refresh(self) -> None:
         """Reads everything in full; raises ApiError."""
         began = self._clock()
-        policies = [body async for body in self._api.list(paths.collection("AgentPolicy"))]
         found = [body["metadata"] async for body in self._api.list(paths.collection("Namespace"), metadata_only=True)]
-        self.namespaces = {metadata["name"]: metadata.get("labels") or {} for metadata in found}
-        self._replace_policies(policies)
+        namespaces = {metadata["name"]: metadata.get("labels") or {} for metadata in found}
+        if namespaces != self.namespaces:
+            self.namespaces = namespaces
+            self._changed()
+        before = dict(self._versions)
+        self._replace_policies([body async for body in self._api.list(paths.collection("AgentPolicy"))], before)
         self._policies_read = began
         await self._read_roles()
         live = {}
@@ -99,11 +102,14 @@ class Surroundings:
 
     def put_namespace(self, name: str, labels: dict[str, str]) -> None:
         """Takes in a namespace that a watch brought."""
-        self.namespaces[name] = labels
+        if self.namespaces.get(name) != labels:
+            self.namespaces[name] = labels
+            self._changed()
 
     def remove_namespace(self, name: str) -> None:
         """Takes out a namespace that is gone."""
-        self.namespaces.pop(name, None)
+        if self.namespaces.pop(name, None) is not None:
+            self._changed()
 
     def put_guard(self, body: Json) -> None:
         """Takes in a guard that a watch brought."""
@@ -119,13 +125,14 @@ class Surroundings:
         """Every policy, compiled or not."""
         return tuple(self._policies.values())
 
-    def _replace_policies(self, bodies: Iterable[Json]) -> None:
+    def _replace_policies(self, bodies: Iterable[Json], before: Mapping[str, tuple[str, int]]) -> None:
+        """Takes in all there are; what a watch brought while they were read is not missing from them."""
         seen, changed = set(), False
         for body in bodies:
             seen.add(body["metadata"]["name"])
             changed |= self._take_policy(body)
-        for name in self._policies.keys() - seen:
-            changed |= self._drop(name, self._versions[name][0])
+        for name in before.keys() - seen:
+            changed |= self._drop(name, before[name][0])
         if changed:
             self._publish()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -183,10 +184,19 @@ class Client:
                 content = await response.read()
                 if response.status >= 400:
                     raise _refusal(response.status, content, response.headers.get("Retry-After"))
-                answer: Json = orjson.loads(content)
-                return answer
-        except (TimeoutError, aiohttp.ClientError, OSError, orjson.JSONDecodeError) as error:
+                return _read(content)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise ApiError(0, "NoAnswer", f"{method} {path}: {type(error).__name__}") from error
+
+
+def _read(content: bytes) -> Json:
+    """Reads an answer; raises ValueError."""
+    try:
+        answer: Json = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # orjson reads 1024 levels, the API server takes 10 000: nobody hides behind an object that is not read.
+        answer = json.loads(content)
+    return answer
 
 
 def _refusal(status: int, content: bytes, retry_after: str | None) -> ApiError:

@@ -9,6 +9,7 @@ from typing import Final
 from valetkey.kube.client import Json
 
 DEFAULT_VOLUME: Final = "valetkey"
+FINAL: Final = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +23,9 @@ class Pod:
     labels: Mapping[str, str]
     service_account: str
     node_name: str
+    phase: str
     finished: bool
-    """Whether its containers have all ended for good."""
+    """Whether its containers have all ended for good, or the kubelet says that they are about to."""
     terminating: bool
     secrets: frozenset[str]
     """Secrets that its volumes name."""
@@ -43,6 +45,7 @@ def parse(body: Json) -> Pod:
         labels=dict(metadata.get("labels") or {}),
         service_account=spec.get("serviceAccountName", "default"),
         node_name=spec.get("nodeName", ""),
+        phase=body.get("status", {}).get("phase", ""),
         finished=_finished(body.get("status", {})),
         terminating="deletionTimestamp" in metadata,
         secrets=frozenset(name for _, name in volumes),
@@ -55,9 +58,11 @@ def _finished(status: Json) -> bool:
     sandbox is gone, but not the reason of the conditions (kubernetes/kubernetes pkg/kubelet/status/generate.go).
     """
     reasons = {
-        condition.get("reason") for condition in status.get("conditions") or [] if condition["status"] == "False"
+        condition.get("reason")
+        for condition in status.get("conditions") or []
+        if condition["type"] in ("Ready", "ContainersReady") and condition["status"] == "False"
     }
-    return status.get("phase") in ("Succeeded", "Failed") or not reasons.isdisjoint(("PodCompleted", "PodFailed"))
+    return status.get("phase") in FINAL or not reasons.isdisjoint(("PodCompleted", "PodFailed"))
 
 
 def _secrets_of(volume: Json) -> Iterator[str]:

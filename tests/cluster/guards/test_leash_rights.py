@@ -266,3 +266,30 @@ async def test_the_operator_itself_holds_the_ceiling_and_cannot_exceed_it(api: A
 
 
 LOGS = {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}
+
+
+async def test_a_grants_role_says_nothing_of_what_the_operator_holds_for_its_own_work(
+    api: Api, world: World, loose: Caller
+) -> None:
+    """The operator holds these, so RBAC alone would let it hand them out."""
+    for group, resource in (
+        ("rbac.authorization.k8s.io", "rolebindings"),
+        ("rbac.authorization.k8s.io", "*"),
+        ("valetkey.dev", "taskgrants"),
+    ):
+        rules = [{"apiGroups": ["apps", group], "resources": [resource], "verbs": ["create"]}]
+        for place in ("/namespaces/shop/roles", "/clusterroles"):
+            answer = await api.post(f"{RBAC}{place}", role(str(uuid.uuid4()), rules=rules), by=loose)
+            refused(answer, "operator-rights", "no rights over RBAC or valetkey's kinds")
+
+
+@pytest.mark.parametrize(("resource", "verb"), [("secrets", "create"), ("secrets", "update"), ("pods", "patch")])
+async def test_where_agents_run_a_grants_role_writes_no_pods_and_secrets(
+    api: Api, world: World, loose: Caller, resource: str, verb: str
+) -> None:
+    rules = [{"apiGroups": [""], "resources": ["configmaps", resource], "verbs": ["get", verb]}]
+    answer = await api.post(f"{RBAC}/namespaces/agents/roles", role(str(uuid.uuid4()), rules=rules), by=loose)
+    refused(answer, "operator-rights", "where agents run, a grant does not write pods or Secrets")
+    rules[0]["verbs"] = ["get"]
+    path = f"{RBAC}/namespaces/agents/roles?dryRun=All"
+    accepted(await api.post(path, role(str(uuid.uuid4()), rules=rules), by=loose))

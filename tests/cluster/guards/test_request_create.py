@@ -175,6 +175,13 @@ async def test_people_cannot_ask_as_a_pod(api: Api, world: World, filling: bool)
         refused(await api.post(REQUESTS, body, by=person), "request-attest", "own bound token")
 
 
+async def test_a_request_that_nobody_would_answer_is_refused(api: Api, world: World, filling: bool) -> None:
+    path = REQUESTS.replace("/agents/", "/shop/")
+    refused(
+        await api.post(path, world.request("asker"), by=ADMIN), "request-attest", "serves no agents in this namespace"
+    )
+
+
 async def test_the_operator_cannot_ask(api: Api, world: World, filling: bool) -> None:
     forbidden(await api.post(REQUESTS, world.request("asker"), by=world.tokens["operator"]))
 

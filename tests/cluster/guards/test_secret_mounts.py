@@ -165,3 +165,16 @@ async def test_a_debug_container_cannot_name_a_credential(api: Api, world: World
     )
     refused(answer, "secret-mounts", NOWHERE)
     await api.gone(path)
+
+
+async def test_the_label_is_not_taken_away_by_a_binding(api: Api, world: World) -> None:
+    name = unique("unbound")
+    await api.made(
+        PODS, merged(pod(name, **MOUNTED["volume"]), {"spec": {"nodeName": None, "schedulerName": "nobody"}})
+    )
+    body: Json = {"metadata": {"name": name, "labels": {"valetkey.dev/agent": "no"}}, "target": {"name": "paper-node"}}
+    for path in (f"{PODS}/{name}/binding", PODS.replace("/pods", "/bindings")):
+        refused(await api.post(path, body), "secret-mounts", "says nothing of valetkey's labels")
+    body["metadata"]["labels"] = {"topology.kubernetes.io/zone": "a"}
+    accepted(await api.post(f"{PODS}/{name}/binding", body))
+    await api.gone(f"{PODS}/{name}")

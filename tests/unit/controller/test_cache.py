@@ -131,6 +131,13 @@ def test_a_pod_that_has_finished_mounts_nothing_any_more(phase: str) -> None:
     assert pods.mounting("shop", "shared") == []
 
 
+def test_a_pod_that_only_says_it_will_finish_still_mounts_its_secret() -> None:
+    pods = Pods()
+    conditions = [{"type": "Ready", "status": "False", "reason": "PodFailed"}]
+    pods.put(pod("a", spec=mounts("shared"), status={"phase": "Running", "conditions": conditions}))
+    assert [one.name for one in pods.mounting("shop", "shared")] == ["a"]
+
+
 def test_a_pod_that_is_gone_mounts_nothing_and_is_not_found() -> None:
     pods = Pods()
     pods.put(pod("a", spec=mounts("shared")))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
+
+import pytest
 
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
@@ -139,3 +142,50 @@ async def test_a_deny_that_is_being_deleted_denies_until_it_is_gone() -> None:
     world.add("AccessRequest", request("s", owner, "5m", "valetkey-one-a", world.now))
     await turn(process)
     assert len(world.live_tokens()) == 1
+
+
+def deny_prod() -> Json:
+    """A Deny of everything in namespaces that are labelled as production."""
+    body = policy(15)
+    expression = 'namespaces.exists(n, has(namespaces[n].labels.env) && namespaces[n].labels.env == "prod")'
+    rule = {"name": "prod", "expression": expression, "message": "never in prod"}
+    body["metadata"] = {"name": "prod", "namespace": ""}
+    body["spec"] = {"effect": "Deny", "subjects": body["spec"]["subjects"], "validations": [rule]}
+    return body
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_namespace_that_comes_under_a_deny_ends_the_grants_there(watched: bool) -> None:
+    world, process = begun("r")
+    world.add("AgentPolicy", deny_prod())
+    woken: list[str] = []
+    process.surroundings._changed = lambda: woken.append("all")
+    await turn(process)
+    assert len(world.live_tokens()) == 1
+    woken.clear()
+    if watched:
+        process.surroundings.put_namespace("shop", {"env": "prod"})
+    world.change("Namespace", "", "shop", {"metadata": {"labels": {"env": "prod"}}})
+    await process.surroundings.refresh()
+    assert woken == ["all"]
+    await process.work()
+    await turn(process)
+    assert not world.live_tokens()
+
+
+async def test_a_deny_that_comes_while_policies_are_read_is_not_forgotten() -> None:
+    world, process = begun()
+    await turn(process)
+    listing = world.list
+
+    async def slow(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        async for body in listing(path, metadata_only=metadata_only, selector=selector):
+            yield body
+        if path.endswith("/agentpolicies"):
+            lock = deny_prod()
+            lock["spec"].pop("validations")
+            process.surroundings.put_policy(world.add("AgentPolicy", lock))
+
+    world.list = slow  # type: ignore[method-assign]
+    await process.surroundings.refresh()
+    assert "prod" in [one.policy.metadata.name for one in process.surroundings.compiled()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -215,6 +216,19 @@ async def test_a_page_of_nothing_is_empty() -> None:
 
     async with serving(nothing) as (_, client):
         assert not [body async for body in client.list(PATH, metadata_only=True)]
+
+
+async def test_an_object_as_deep_as_the_api_server_stores_it_is_read() -> None:
+    async def deep(_: web.Request) -> web.Response:
+        return web.Response(body=b'{"a":' * 9_900 + b"0" + b"}" * 9_900)
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(12_000)  # as the operator has it
+    try:
+        async with serving(deep) as (_, client):
+            assert "a" in await client.get(PATH)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def rotate(path: Path, token: str, second: int) -> None:

@@ -29,6 +29,7 @@ def ready(reason: str | None, status: str = "False") -> Json:
         (ready(None, "True"), False),
         (ready("PodCompleted", "True"), False),
         ({"phase": "Running", "conditions": None}, False),
+        ({"conditions": [{"type": "x.io/y", "status": "False", "reason": "PodFailed"}]}, False),
     ],
 )
 def test_a_pod_has_finished_when_its_kubelet_says_so_first(status: Json, finished: bool) -> None:

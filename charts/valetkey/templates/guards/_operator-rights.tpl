@@ -1,6 +1,18 @@
 {{- /* The accounts, tokens, Roles and bindings that the operator makes: each of one grant, and no more than that grant needs. */}}
 {{- define "valetkey.guard.operator-rights" -}}
 {{- $grants := .Values.grantsNamespace }}
+{{- $accounts := list "\"valetkey-\" + variables.uid" }}
+{{- if .Values.grantable.podTemplates }}{{ $accounts = append $accounts "\"valetkey-t-\" + variables.uid" }}{{ end }}
+{{- /* What the operator holds for its own work it could hand out too, as far as RBAC is concerned. */}}
+{{- $groups := list "rbac.authorization.k8s.io" "valetkey.dev" }}
+{{- $written := list "pods" "secrets" }}
+{{- $grantable := .Values.grantable.cluster.rules | default list }}
+{{- range .Values.grantable.namespaces }}{{ $grantable = concat $grantable (.rules | default list) }}{{ end }}
+{{- range $grantable }}
+{{- if has "*" (.apiGroups | default list) }}{{ $groups = list }}{{ end }}
+{{- range .apiGroups }}{{ $groups = without $groups . }}{{ end }}
+{{- if without .verbs "get" "list" "watch" }}{{ range .resources }}{{ $written = without $written . }}{{ end }}{{ end }}
+{{- end }}
 matchConstraints:
   resourceRules:
   - {{ include "valetkey.accounts" . }}
@@ -33,13 +45,17 @@ variables:
     variables.target.metadata.?labels[?"valetkey.dev/request"].orValue("")
 - name: accounts
   expression: >-
-    ["valetkey-" + variables.uid, "valetkey-t-" + variables.uid]
+    [{{ join ", " $accounts }}]
+- name: rules
+  expression: >-
+    variables.rbac && !variables.binding && request.operation == "CREATE" && has(object.rules) && type(object.rules) == list
+    ? object.rules : []
 validations:
 - expression: 'variables.rbac || request.namespace == "{{ $grants }}"'
   message: the valetkey operator writes accounts and requests tokens in the namespace of grants alone
 - expression: >-
     !variables.token || (object.spec.expirationSeconds <= 900 && object.spec.?boundObjectRef.orValue(null) == null
-    && request.name.matches("^valetkey-(t-)?[0-9a-f-]{36}$"))
+    && request.name.matches("^valetkey-{{ if .Values.grantable.podTemplates }}(t-)?{{ end }}[0-9a-f-]{36}$"))
   message: the valetkey operator requests tokens of accounts of grants, for at most 900 s, bound to nothing else
 {{- with .Values.audience }}
 - expression: '!variables.token || object.spec.audiences == [{{ . | quote }}]'
@@ -49,12 +65,20 @@ validations:
     variables.token || variables.uid.matches("^[0-9a-f-]{36}$")
   message: what the valetkey operator writes for a grant carries the label valetkey.dev/request with the request's uid
 - expression: "!variables.account || variables.target.metadata.name in variables.accounts"
-  message: an account of a grant is named valetkey-<request uid> or valetkey-t-<request uid>
+  message: >-
+    an account of a grant is named valetkey-<request uid>{{ if .Values.grantable.podTemplates }} or valetkey-t-<request uid>{{ else
+    }}; the risk PodTemplates is not handed out, unless the chart's grantable.podTemplates says so{{ end }}
 - expression: '!variables.rbac || variables.target.metadata.name.startsWith("valetkey-" + variables.uid + "-")'
   message: Roles and bindings of a grant are named valetkey-<request uid>-…
 - expression: >-
     !variables.rbac || !(request.?namespace.orValue("") in ["{{ $grants }}", "{{ .Release.Namespace }}", "kube-system"])
   message: no rights are handed out in the namespaces of grants, of the operator and of Kubernetes
+- expression: variables.rules.all(r, r.?apiGroups.orValue([]).all(g, !(g in {{ toJson $groups }})))
+  message: a grant has no rights over RBAC or valetkey's kinds, unless the chart's grantable names their apiGroups
+- expression: >-
+    !(request.?namespace.orValue("") in {{ toJson .Values.agentNamespaces }}) || variables.rules.all(r, !("" in r.?apiGroups.orValue([]))
+    || r.verbs.all(v, v in ["get", "list", "watch"]) || r.?resources.orValue([]).all(s, !(s in {{ toJson $written }})))
+  message: where agents run, a grant does not write pods or Secrets, unless the chart's grantable has such rules
 - expression: >-
     !variables.binding || request.operation != "CREATE" || variables.target.?subjects.orValue([]).size() == 1 && variables.target.subjects.all(s,
     s.kind == "ServiceAccount" && s.?namespace.orValue("") == "{{ $grants }}" && s.name in variables.accounts)

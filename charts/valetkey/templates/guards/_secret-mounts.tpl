@@ -5,7 +5,7 @@ every pod that names one carries the label, for as long as it lives.
 {{- define "valetkey.guard.secret-mounts" -}}
 matchConstraints:
   resourceRules:
-  - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE], resources: [pods]}
+  - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE], resources: [pods, pods/binding, bindings]}
   - apiGroups: [""]
     apiVersions: ["*"]
     operations: [UPDATE]
@@ -17,6 +17,8 @@ matchConditions:
     request.operation == "CREATE" || request.?subResource.orValue("") == "ephemeralcontainers"
     || object.metadata.?labels[?"valetkey.dev/agent"] != oldObject.metadata.?labels[?"valetkey.dev/agent"]
 variables:
+- name: binding
+  expression: request.resource.resource == "bindings" || request.?subResource.orValue("") == "binding"
 - name: volumes
   expression: >-
     object.spec.?volumes.orValue([]).exists(v, v.?secret.?secretName.orValue("").startsWith("valetkey-")
@@ -35,10 +37,12 @@ variables:
 - name: pulls
   expression: object.spec.?imagePullSecrets.orValue([]).exists(s, s.?name.orValue("").startsWith("valetkey-"))
 validations:
-- expression: "!(variables.otherVolumes || variables.containers || variables.pulls)"
+- expression: '!variables.binding || object.metadata.?labels.orValue({}).all(k, !k.startsWith("valetkey.dev/"))'
+  message: a Binding, whose labels become its pod's, says nothing of valetkey's labels
+- expression: variables.binding || !(variables.otherVolumes || variables.containers || variables.pulls)
   message: a Secret beginning with valetkey- is mounted as a secret or projected volume and named nowhere else
 - expression: >-
-    object.metadata.?labels[?"valetkey.dev/agent"].orValue("") == "true"
+    variables.binding || object.metadata.?labels[?"valetkey.dev/agent"].orValue("") == "true"
     || !variables.volumes
   message: 'a pod that names a Secret beginning with valetkey- carries the label valetkey.dev/agent: "true", always'
 {{- end }}
