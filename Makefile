@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup check lint test bench demo demo-down cluster-up cluster-down images crds lock
+.PHONY: help setup check lint test bench demo demo-down cluster-up cluster-down images wheel crds lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,7 +17,7 @@ setup: .venv/.done ## Install what everything below needs
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-check: setup ## Format, lint, types, import contracts, generated files
+check: setup ## Check format, lint, types, import contracts, generated files
 	$(BIN)/ruff format --check operator tests demo
 	$(BIN)/ruff check operator tests demo
 	$(BIN)/mypy
@@ -36,9 +36,10 @@ demo: setup ## The main job, from cluster to revocation
 demo-down: setup ## Remove what the demo made
 	$(BIN)/python -m demo down
 
-cluster-up: setup ## A local cluster, for people
+cluster-up: setup ## A local cluster, for people; it ends with the line that your shell must run
 	$(BIN)/python -m tests.cluster.local up
 	$(BIN)/python -m tests.cluster.local images
+	@echo 'The line below is for your shell: paste it, or run eval "$$($(BIN)/python -m tests.cluster.local env)"'
 	@$(BIN)/python -m tests.cluster.local env
 
 cluster-down: setup ## End it
@@ -46,6 +47,10 @@ cluster-down: setup ## End it
 
 images: setup ## Make and load the two images
 	$(BIN)/python -m tests.cluster.local images
+
+wheel: setup ## Build the wheel that operator/Dockerfile installs
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w build/wheel .
 
 crds: setup ## Write crds/ from the models
 	$(BIN)/python -m valetkey.kinds

@@ -1,6 +1,7 @@
 """`make demo`: an agent restarts a crash-looping Deployment with access that it has for that task alone.
 
-Everything is shown as the kubectl commands that a person would type; a step that does not go as it must ends the demo.
+The setting up is quiet. The story is shown as the kubectl commands that a person would type, the request that the agent
+makes included; a step that does not go as it must ends the demo.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from tests.cluster.local import images
-from tests.cluster.local.cluster import Cluster, up
+from tests.cluster.local.cluster import Cluster, running, up
 from tests.cluster.local.places import STATE, LocalClusterError
 
 HERE: Final = Path(__file__).parent
@@ -114,7 +117,7 @@ class Demo:
         self.show("get", "taskgrants.valetkey.dev", "-A", "--ignore-not-found")
 
         title("beyond the policy: refused, with a reason that an agent can act on")
-        self._ask("delete-checkout", f"{self._task}-b", ["get", "delete"])
+        self._ask("delete-checkout", f"{self._task}-b", ["get", "delete"], again=True)
         self.show(
             "wait",
             "-n",
@@ -145,7 +148,8 @@ class Demo:
             raise DemoError(f"that should have been refused: {done.stdout}{done.stderr}")
         say(f"  refused: {done.stderr.splitlines()[0]}")
 
-    def _ask(self, name: str, task: str, verbs: list[str]) -> None:
+    def _ask(self, name: str, task: str, verbs: list[str], *, again: bool = False) -> None:
+        """Creates a request, and shows it; of one that is much like the last, only what differs."""
         rule = {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["checkout"], "verbs": verbs}
         request = {
             "apiVersion": "valetkey.dev/v1alpha1",
@@ -162,8 +166,13 @@ class Demo:
                 "ttl": "5m",
             },
         }
-        say(f"$ kubectl {' '.join(OWN)} create -f -   # {task}: {','.join(verbs)} deployments.apps/checkout in shop")
-        done = self._kubectl(*OWN, "create", "-f", "-", text=json.dumps(request))
+        text = yaml.safe_dump(request, sort_keys=False, default_flow_style=None, width=120)
+        command = f"$ kubectl {' '.join(OWN)} create -f -"
+        if again:
+            say(f"{command}   # as before, but {name}, task {task}, verbs {', '.join(verbs)}")
+        else:
+            say(f"{command} <<END\n{text}END")
+        done = self._kubectl(*OWN, "create", "-f", "-", text=text)
         if done.returncode != 0:
             raise DemoError(done.stderr)
         say(done.stdout.rstrip())
@@ -254,13 +263,18 @@ def say(text: str) -> None:
 def main() -> int:
     """Plays the demo, or takes it away."""
     try:
+        down = sys.argv[1:] == ["down"]
+        if down and not running():
+            say("no cluster is up, so there is nothing to remove from it; one that was stopped keeps what it had")
+            return 0
         cluster = up(say)
-        if sys.argv[1:] == ["down"]:
+        if down:
             Demo(cluster).remove()
             say("the demo is gone; `make cluster-down` ends the cluster")
             return 0
         if cluster.node is None:
-            say("the demo needs pods: run it as root, or give a cluster by KUBECONFIG")
+            say("the demo needs pods: run it as root, or with docker and kind, or give a cluster by KUBECONFIG")
+            say("that has a ready node, and load valetkey:dev and valetkey-demo:dev on its nodes")
             return 1
         images.load(cluster, say)
         Demo(cluster).run()

@@ -86,6 +86,8 @@ class Thousand:
     """Milliseconds from the end of a grant's time to the first write of its revocation at the API server."""
     memory: float
     """Megabytes that the operator holds while all live."""
+    syncs: list[float]
+    """Milliseconds that a bare client's log record took to be on disk, while the grants ended."""
 
 
 async def thousand(rig: Rig, number: int) -> Thousand:
@@ -112,8 +114,11 @@ async def thousand(rig: Rig, number: int) -> Thousand:
         due = {grant["metadata"]["name"]: grant["spec"]["order"]["notAfter"] for grant in listed["items"]}
         memory = _memory(rig.operator_pid())
         rig.say(f"{number} live grants: waiting for their time")
+        syncs: list[float] = []
+        syncing = asyncio.create_task(_syncs(rig, syncs))
         for name in names:
             await gone.when(name, seconds=300)
+        syncing.cancel()
     said = {record["request"]: record["at"] for record in rig.records() if record["reason"] == "TTLReached"}
     ended = {name: said[f"{AGENTS}/{name}"] for name in names}
     written = _first_writes(AUDIT_LOG, due)
@@ -121,7 +126,16 @@ async def thousand(rig: Rig, number: int) -> Thousand:
         handed=[_milliseconds(due[name], ended[name]) for name in names],
         written=[_milliseconds(due[name], written[name]) for name in names],
         memory=memory,
+        syncs=syncs,
     )
+
+
+async def _syncs(rig: Rig, took: list[float]) -> None:
+    while True:
+        began = time.perf_counter()
+        await rig.bare.sync()
+        took.append((time.perf_counter() - began) * 1000)
+        await asyncio.sleep(0.05)
 
 
 def _first_writes(audit_log: Path, due: dict[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def kubectl(cluster: Cluster, *arguments: str) -> str:
     done = subprocess.run(["kubectl", *arguments], env=cluster.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -30,5 +31,7 @@ def test_the_demo_plays_and_leaves_nothing_behind(cluster: Cluster) -> None:
     removed = demo("down")
     assert removed.returncode == 0, removed.stdout + removed.stderr
     assert "valetkey.dev" not in kubectl(cluster, "get", "crds", "-o", "name")
-    assert "valetkey" not in kubectl(cluster, "get", "namespaces", "-o", "name")
+    namespaces = kubectl(cluster, "get", "namespaces", "-o", "name")
+    assert "valetkey" not in namespaces
+    assert not {"namespace/shop", "namespace/shop-agents"} & set(namespaces.split())
     assert "valetkey" not in kubectl(cluster, "get", "validatingadmissionpolicies,clusterroles", "-o", "name")

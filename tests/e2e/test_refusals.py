@@ -193,7 +193,7 @@ async def test_what_waits_too_long_expires(agent: Agent) -> None:
     assert (await agent.finished(name, seconds=60))["reason"] == "RequestExpired"
 
 
-async def test_every_risk_needs_its_opt_in_and_then_passes(agent: Agent) -> None:
+async def test_a_watch_is_refused_by_a_policy_that_does_not_accept_its_risk(agent: Agent) -> None:
     rules = [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "watch"]}]
     scopes = [{"namespaces": ["shop"], "rules": rules}]
     await agent.api.patch(

@@ -1,4 +1,4 @@
-"""The README is a promise: its commands are run by tests, its examples are what the API takes."""
+"""The README is a promise: its examples are what the API takes, and what it names is there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from valetkey.policy.compile import CompiledPolicy, compile_policy
 
 README = (ROOT / "README.md").read_text()
 RUN_ELSEWHERE = {
-    "make demo",  # tests/demo
+    "make demo",  # tests/demo, without make
     "make test",  # .ci/run
 }
 
@@ -23,12 +23,23 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
 
 
-def test_every_command_is_run_by_a_test() -> None:
+def test_blocks_of_sh_hold_only_the_two_commands_that_are_run_elsewhere() -> None:
+    """What no test can run, for it needs docker or a cluster of one's own, is in blocks of `console`."""
     commands = {line for block in blocks("sh") for line in block.splitlines() if line}
     assert commands == RUN_ELSEWHERE
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
     makefile = (ROOT / "Makefile").read_text()
     assert "-m demo\n" in makefile
+
+
+def test_every_target_and_file_of_the_commands_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^\$? ?make ([a-z-]+)|`(?:\w+=\w+ )?make ([a-z-]+)`", README, re.M):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.M), target
+    (console,) = blocks("console")
+    for path in ("operator/Dockerfile", "charts/valetkey"):
+        assert path in console
+        assert (ROOT / path).exists(), path
 
 
 def test_every_example_is_one_that_the_api_takes() -> None:

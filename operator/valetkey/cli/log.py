@@ -54,14 +54,13 @@ def log(
 
 def _table(records: list[history.Record]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("TIME", "REQUEST", "REASON", "POLICY", "CREDENTIAL"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("MESSAGE", overflow="fold")
+    for column in ("TIME", "REQUEST", "REASON", "POLICY", "CREDENTIAL", "MESSAGE"):
+        # A narrow terminal folds what is long, so that nothing is cut off.
+        table.add_column(column, no_wrap=column in ("TIME", "REASON"), overflow="fold")
     for record in records:
         # Words that agents chose are shown as they are, never as markup or control codes.
         cells = [record.get(name) or "" for name in ("at", "request", "reason", "policy", "credential_id", "message")]
-        cells[0] = str(cells[0])[11:23]
-        cells[4] = str(cells[4])[:12]
+        cells[0] = f"{str(cells[0])[:19]}Z"
         table.add_row(*(_printable(str(cell)) for cell in cells))
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:

@@ -41,11 +41,23 @@ def up(say: Say) -> Cluster:
     if given is not None:
         return _given(given, say)
     with alone(say):
-        if os.environ.get("KUBECONFIG") != str(ADMIN) and kind.possible():
+        if _by_kind():
             binaries.build_clients(say)
             kind.up(say)
             return Cluster(kind.KUBECONFIG, "kind", (BIN,), kind.NODE, None)
         return _built(say)
+
+
+def running() -> bool:
+    """Whether `up` would have nothing to make: a cluster is given, or the local one answers."""
+    if _given_on_purpose() is not None:
+        return True  # `up` says what is wrong with it
+    kubeconfig = kind.KUBECONFIG if _by_kind() else ADMIN
+    kubectl = shutil.which("kubectl", path=os.pathsep.join([str(BIN), os.environ["PATH"]]))
+    if kubectl is None or not kubeconfig.exists():
+        return False
+    command = [kubectl, f"--kubeconfig={kubeconfig}", "get", "--raw", "/readyz", "--request-timeout=20s"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def down(say: Say, *, everything: bool = False) -> None:
@@ -77,6 +89,10 @@ def _given_on_purpose() -> str | None:
     """KUBECONFIG, unless it only repeats what `env` printed."""
     given = os.environ.get("KUBECONFIG", "")
     return None if given in ("", str(ADMIN), str(kind.KUBECONFIG)) else given
+
+
+def _by_kind() -> bool:
+    return os.environ.get("KUBECONFIG") != str(ADMIN) and kind.possible()
 
 
 def _given(kubeconfig: str, say: Say) -> Cluster:

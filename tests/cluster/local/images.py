@@ -34,7 +34,7 @@ _MADE: Final = STATE / "images"
 def load(cluster: Cluster, say: Say) -> None:
     """Makes what has changed and gives it to the cluster; a given cluster gets nothing and needs them already."""
     if cluster.source == "given":
-        say("a given cluster: push valetkey:dev and valetkey-demo:dev to where it pulls from (operator/Dockerfile)")
+        say("a given cluster: load valetkey:dev and valetkey-demo:dev on its nodes (operator/Dockerfile)")
         return
     if cluster.node is None:
         say("no node, so no images")

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +226,14 @@ def log_command(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["log", *map(str, arguments)])
 
 
+CREDENTIAL_ID = "JTI=01234567-89ab-cdef-0123-456789abcdef"
+
+
 @pytest.fixture
 async def told(log: Log, tmp_path: Path) -> Path:
     """The log of a task, and of another whose agent chooses its words badly."""
     await log.write("PolicyMatched", task="run-1", request="shop/a", policy="fix", message="entry read")
-    await log.write("CredentialIssued", task="run-1", request="shop/a", credential_id="JTI=0123456789abcdef")
+    await log.write("CredentialIssued", task="run-1", request="shop/a", credential_id=CREDENTIAL_ID)
     await log.write("PolicyMatched", task="bad", request="shop/b", message="\x1b[31m[red]\r\x9b2J\u202eevil")
     return tmp_path
 
@@ -239,7 +243,9 @@ def test_the_story_of_a_task_is_shown_as_a_table(told: Path) -> None:
     header, first, second = result.stdout.splitlines()
     assert header.split() == ["TIME", "REQUEST", "REASON", "POLICY", "CREDENTIAL", "MESSAGE"]
     assert first.split()[1:] == ["shop/a", "PolicyMatched", "fix", "entry", "read"]
-    assert second.split()[1:] == ["shop/a", "CredentialIssued", "JTI=01234567"]
+    assert second.split()[1:] == ["shop/a", "CredentialIssued", CREDENTIAL_ID]
+    times = [datetime.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%S%z") for line in (first, second)]
+    assert all(timedelta() <= datetime.now(UTC) - time < timedelta(minutes=1) for time in times)
     assert result.exit_code == 0
 
 
