@@ -3,6 +3,7 @@
 The path of one request, each step in the module that is named:
 
     controller.handlers   kopf's events become keys in a queue
+    controller.worker     takes a key, asks for the next step and carries it out: beginnings, endings, refusals
     controller.grant      next_step: what this key needs now (pure)
     identity              who is asking?
     policy.decide         may it? (pure)
