@@ -96,6 +96,25 @@ async def test_a_namespace_that_does_not_exist_fails_the_issue_and_leaves_nothin
     assert (await agent.api.get(f"/api/v1/namespaces/agents/secrets/{agent.secret}"))[0] == 404
 
 
+async def test_a_namespace_that_is_being_deleted_fails_the_issue_and_leaves_nothing(agent: Agent) -> None:
+    going = "/api/v1/namespaces/going"
+    await agent.api.ensured("/api/v1/namespaces", {"metadata": {"name": "going"}})
+    held = {"metadata": {"name": "held", "finalizers": ["tests.valetkey.dev/held"]}}
+    await agent.api.ensured(f"{going}/configmaps", held)
+    await agent.api.delete(going)
+    try:
+        await agent.allow_namespace("going")
+        name = await agent.ask(spec={"access": {"kubernetes": {"scopes": [{"namespace": "going", "rules": [GET]}]}}})
+        over = await agent.finished(name)
+        assert over["reason"] == "IssueFailed"
+        assert "going" in over["message"]
+        await agent.nothing_left()
+        assert (await agent.api.get(f"/api/v1/namespaces/agents/secrets/{agent.secret}"))[0] == 404
+    finally:
+        await agent.api.patch(f"{going}/configmaps/held", {"metadata": {"finalizers": None}})
+        await agent.api.gone(going)
+
+
 async def test_a_secret_name_that_is_taken_is_left_as_it_is(agent: Agent) -> None:
     theirs = {"metadata": {"name": agent.secret}, "data": {"theirs": "eA=="}}
     await agent.api.made("/api/v1/namespaces/agents/secrets", theirs)
