@@ -55,8 +55,8 @@ def open_session() -> aiohttp.ClientSession:
     """Opens the session of this pod; must be called inside the running loop."""
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     return aiohttp.ClientSession(
-        # Above this many connections the API server only queues. It closes idle ones after 90 s; they are kept nearly as
-        # long, for a revocation that comes out of the blue has no time for a handshake.
+        # Above this many connections the API server only queues. It closes idle ones after 90 s; they are kept nearly
+        # as long, for a revocation that comes out of the blue has no time for a handshake.
         connector=aiohttp.TCPConnector(limit=50, keepalive_timeout=75, ssl=context),
         middlewares=(TokenFile(),),
         headers={"User-Agent": "valetkey"},
