@@ -261,7 +261,7 @@ def test_the_operator_runs_without_privileges_and_with_a_short_token(helm: Helm)
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["readinessProbe"]["exec"] == {"command": ["test", "-f", "/run/valetkey/ready"]}
-    assert [e["name"] for e in container["env"]] == ["POD_NAME", "MALLOC_ARENA_MAX"]
+    assert [e["name"] for e in container["env"]] == ["POD_NAME"]
     (token,) = [v["projected"]["sources"][0]["serviceAccountToken"] for v in pod["volumes"] if v["name"] == "token"]
     assert 600 <= token["expirationSeconds"] <= 3600
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]} | {
