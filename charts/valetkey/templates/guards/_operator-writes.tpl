@@ -9,8 +9,11 @@ matchConstraints:
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [taskgrants]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [secrets]}
 matchConditions:
+# The operator's own Secrets are judged by operator-delivery.
 - name: ours
-  expression: request.resource.group == "valetkey.dev" || object.?type.orValue("") == "valetkey.dev/credential"
+  expression: >-
+    request.resource.group == "valetkey.dev"
+    || (object.?type.orValue("") == "valetkey.dev/credential" && request.userInfo.username != "{{ include "valetkey.operatorUser" . }}")
 variables:
 {{ include "valetkey.collectorVariable" . }}
 - name: operator
