@@ -55,6 +55,7 @@ async def burst(rig: Rig, of: Agents, round_: int) -> float:
             await rig.server.send("PATCH", f"{path}/{name}", {"spec": {"outcome": "Succeeded"}}, token=token)
         for name in names:
             await gone.when(name)
+        await asyncio.sleep(2)  # the last Events are on their way
     return pace
 
 
