@@ -53,9 +53,18 @@ class ApiError(Exception):
         return self.status in (400, 403, 405, 413, 415, 422)
 
     @property
+    def away(self) -> bool:
+        """The API server was not there, or nobody before it could reach it."""
+        return self.status in (0, 502, 503, 504)
+
+    @property
     def denied_by_policy(self) -> bool:
         """An admission policy refused it, rather than RBAC or the schema."""
         return self.status in (403, 422) and "ValidatingAdmissionPolicy" in self.message
+
+
+class RewoundError(Exception):
+    """The API server's store is older than it was: a snapshot was restored, and nothing that was read before holds."""
 
 
 async def namespace_goes(api: Api, name: str) -> bool:
@@ -112,6 +121,8 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
         self._session = session
         self._server = server.rstrip("/")
+        self._newest: dict[str, int] = {}
+        """The newest version that each collection was listed at."""
 
     async def get(self, path: str) -> Json:
         """Reads one object, live."""
@@ -145,17 +156,28 @@ class Client:
             return {"kind": "Status", "status": "Success"}
 
     async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
-        """Every object of a collection, a page at a time."""
+        """Every object of a collection, a page at a time; raises RewoundError too."""
+        newest = self._newest.get(path, 0)
         accept = _METADATA if metadata_only else "application/json"
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             page = await self._send("GET", path, query=query, accept=accept)
+            if "continue" not in query:
+                self._check_version(path, page["metadata"].get("resourceVersion", ""), newest)
             for entry in page["items"] or []:  # a page of metadata that is empty has null
                 yield entry
             token = page["metadata"].get("continue")
             if not token:
                 return
             query["continue"] = token
+
+    def _check_version(self, path: str, version: str, newest: int) -> None:
+        # A list without a resourceVersion is as new as the store, so versions only grow, as numbers (KEP-5504).
+        if not version.isdigit():
+            return
+        if int(version) < newest:
+            raise RewoundError(f"{path} is at version {version} and was at {newest}: the store was restored")
+        self._newest[path] = max(self._newest.get(path, 0), int(version))
 
     async def _send(
         self,

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from valetkey.kube import client as client_module
-from valetkey.kube.client import ApiError, Client, Json
+from valetkey.kube.client import ApiError, Client, Json, RewoundError
 from valetkey.kube.session import TokenFile
 
 PATH = "/api/v1/namespaces/shop/pods"
@@ -216,6 +216,40 @@ async def test_a_page_of_nothing_is_empty() -> None:
 
     async with serving(nothing) as (_, client):
         assert not [body async for body in client.list(PATH, metadata_only=True)]
+
+
+async def test_a_store_that_went_back_in_time_is_noticed() -> None:
+    versions = iter(["100", "100", "250", "99"])
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps({"metadata": {"resourceVersion": next(versions)}, "items": []}))
+
+    async with serving(answer) as (_, client):
+        for _ in range(3):
+            assert not [body async for body in client.list(PATH)]
+        with pytest.raises(RewoundError, match="is at version 99 and was at 250"):
+            [body async for body in client.list(PATH)]
+
+
+async def test_a_list_that_was_overtaken_by_another_is_no_step_back() -> None:
+    versions, asked, late = iter(["100", "250"]), asyncio.Event(), asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        version = next(versions)
+        if version == "100":
+            asked.set()
+            await late.wait()
+        return web.Response(body=orjson.dumps({"metadata": {"resourceVersion": version}, "items": []}))
+
+    async def read(client: Client) -> list[Json]:
+        return [body async for body in client.list(PATH)]
+
+    async with serving(answer) as (_, client):
+        slow = asyncio.create_task(read(client))
+        await asked.wait()
+        await read(client)
+        late.set()
+        assert await slow == []
 
 
 async def test_an_object_as_deep_as_the_api_server_stores_it_is_read() -> None:
