@@ -71,6 +71,7 @@ class Reason(StrEnum):
     # TaskGrant Revoked
     GRANT_ACTIVE = "GrantActive"
     REVOCATION_PENDING = "RevocationPending"
+    REVOCATION_FAILED = "RevocationFailed"
     # AgentPolicy Ready
     POLICY_COMPILED = "PolicyCompiled"
     EXPRESSION_INVALID = "ExpressionInvalid"
@@ -139,7 +140,7 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
     ("TaskGrant", "Revoked"): {
         "True": frozenset(),
         "False": frozenset({Reason.GRANT_ACTIVE}),
-        "Unknown": frozenset({Reason.REVOCATION_PENDING}),
+        "Unknown": frozenset({Reason.REVOCATION_PENDING, Reason.REVOCATION_FAILED}),
     },
     ("AgentPolicy", "Ready"): {
         "True": frozenset({Reason.POLICY_COMPILED}),

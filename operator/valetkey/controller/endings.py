@@ -20,6 +20,8 @@ from valetkey.reasons import Reason, place_of
 
 _logger = logging.getLogger(__name__)
 
+TRIES: Final = 8
+"""After so many, some 13 s, a revocation is said to have failed; it is tried again for ever all the same."""
 _SEVERITIES: Final[dict[Reason, Literal["Normal", "Warning"]]] = {
     Reason.POLICY_CHANGED: "Warning",
     Reason.DELIVERY_FAILED: "Warning",
@@ -75,7 +77,8 @@ class Endings:
         key = Key(grant.metadata.namespace, grant.metadata.name)
         assert grant.status.end is not None
         reason, message = Reason(grant.status.end.reason), grant.status.end.message
-        await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}")
+        took = (backends.clock() - grant.status.end.at).total_seconds()
+        await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}", took=took)
         request = backends.cache.requests.get(key)
         if request is not None and request.metadata.uid != grant.spec.request.uid:
             request = None  # another of the same name
@@ -103,18 +106,22 @@ class Endings:
         backends.events.post("AccessRequest", about, reason, message, severity=_SEVERITIES.get(reason, "Normal"))
         return progress
 
-    async def show_failure(self, grant: TaskGrant, reason: Reason, message: str) -> None:
+    async def show_failure(self, grant: TaskGrant, reason: Reason, message: str, *, tries: int) -> None:
         """Shows on a grant why it is held up, once for each reason; and on its request that the end has begun."""
         backends, now = self._backends, self._backends.clock()
-        request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+        key = Key(grant.metadata.namespace, grant.metadata.name)
+        request = backends.cache.requests.get(key)
         ours = request is not None and request.metadata.uid == grant.spec.request.uid
         if grant.status.end is not None:
-            reason = Reason.REVOCATION_PENDING
+            reason = await self._pending_or_failed(grant, message, tries)
         elif place_of(reason)[0] != "TaskGrant":  # what no request may be decided by holds up an issue too
             reason, message = Reason.ISSUE_PENDING, f"{reason}: {message}"
-        if not any(c.message == message for c in grant.status.conditions):
+        if not any((c.reason, c.message) == (reason, message) for c in grant.status.conditions):
             shown = status.of_held(grant, [(reason, message)], now)
-            await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
+            if key in backends.cache.vanished:
+                backends.cache.vanished[key] = grant.model_copy(update={"status": shown})
+            else:
+                await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
         if request is not None and ours and grant.status.end is not None and not status.shows_end(request):
             await backends.write_request_status(request, status.of_ending_request(request, now))
 
@@ -169,9 +176,20 @@ class Endings:
                 cache.vanished[key] = known or grant
         return progress
 
-    async def _write_down(self, reason: str, grant: TaskGrant, message: str) -> None:
+    async def _pending_or_failed(self, grant: TaskGrant, message: str, tries: int) -> Reason:
+        """What is said of a revocation that is held up; that it has failed, in the log and in an Event too, once."""
+        failed = Reason.REVOCATION_FAILED
+        if any(c.reason == failed for c in grant.status.conditions):
+            return failed
+        if tries < TRIES:
+            return Reason.REVOCATION_PENDING
+        await self._write_down(failed, grant, message)
+        self._backends.events.post("TaskGrant", grant.metadata, failed, message, severity="Warning")
+        return failed
+
+    async def _write_down(self, reason: str, grant: TaskGrant, message: str, **more: Any) -> None:
         """Records an ending; one that cannot be recorded goes on regardless."""
-        fields: dict[str, Any] = about_grant(grant)
+        fields: dict[str, Any] = about_grant(grant) | more
         try:
             await self._backends.log.write(reason, **fields, message=message)
         except UnavailableError as error:

@@ -91,6 +91,17 @@ class Queue:
         """Forgets earlier failures of a key."""
         self._failures.pop(key, None)
 
+    def failures(self, key: Key) -> int:
+        """How often a key was tried again since it last succeeded."""
+        return self._failures.get(key, 0)
+
+    def hurry(self) -> None:
+        """Makes ready now whatever waits after a failure: what it failed for is back."""
+        for key in list(self._failures):
+            due = self._due.pop(key, None)
+            if due is not None:
+                self.add(key, ending=due[1])
+
     def forget(self, key: Key) -> None:
         """Forgets a key's failures and the time that it waited for."""
         self._failures.pop(key, None)

@@ -35,12 +35,15 @@ class Surroundings:
         cluster_roles: Iterable[str],
         changed: Callable[[], None],
         clock: Callable[[], datetime],
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
+        """`changed` is called where what decisions read has changed, `answered` after each reading in full."""
         self._api = api
         self._expected = tuple(expected)
         self._role_names = tuple(cluster_roles)
         self._changed = changed
         self._clock = clock
+        self._answered = answered
         self._policies: dict[str, CompiledPolicy | Uncompiled] = {}
         self._versions: dict[str, tuple[str, int]] = {}
         self._live_guards: dict[guards.Id, Json] = {}
@@ -89,6 +92,8 @@ class Surroundings:
                 await self.refresh()
             except ApiError as error:
                 _logger.warning("policies and guards could not be read: %s", error)
+            else:
+                self._answered()
 
     def put_policy(self, body: Json) -> None:
         """Takes in a policy that a watch or a read brought."""

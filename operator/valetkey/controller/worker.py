@@ -53,6 +53,14 @@ class Worker:
         self._endings = endings
         self._refusals = Refusals(backends)
         self._times = times
+        self._away = False
+        """Whether the API server did not answer lately."""
+
+    def recovered(self) -> None:
+        """The API server answers again: what waits for it need not wait any longer."""
+        if self._away:
+            self._away = False
+            self._queue.hurry()
 
     async def work(self) -> None:
         """Takes keys for ever."""
@@ -87,6 +95,9 @@ class Worker:
                         return await self._hold(key, undecided, ending)
                     case _:
                         progress = await self._do(step, progress)
+                        self.recovered()
+                        if isinstance(step, End):
+                            self._queue.succeeded(key)  # the tries of the revocation are counted by themselves
             except InvalidError as error:
                 progress = learnt(progress, failure=error)
             except (AccessError, ApiError) as error:
@@ -125,6 +136,8 @@ class Worker:
 
     async def _put_off(self, key: Key, error: AccessError | ApiError, ending: bool) -> None:
         told = unavailable(error, Reason.BACKEND_UNAVAILABLE) if isinstance(error, ApiError) else error
+        cause = error if isinstance(error, ApiError) else error.__cause__
+        self._away |= isinstance(cause, ApiError) and cause.away
         if not (isinstance(error, ApiError) and error.conflict):  # that is another writer, and read again at once
             await self._show(key, told.reason, told.message)
         level = logging.WARNING if ending else logging.INFO
@@ -133,10 +146,12 @@ class Worker:
         self._queue.retry(key, after, ending=ending)
 
     async def _show(self, key: Key, reason: Reason, message: str) -> None:
-        request, grant = self._backends.cache.requests.get(key), self._backends.cache.grants.get(key)
+        cache = self._backends.cache
+        request, grant = cache.requests.get(key), cache.vanished.get(key) or cache.grants.get(key)
         try:
             if grant is not None:
-                await self._endings.show_failure(grant, reason, message)
+                tries = self._queue.failures(key) + 1
+                await self._endings.show_failure(grant, reason, message, tries=tries)
             elif request is not None and request.finished is None:
                 await self._refusals.wait(request, reason, message)
         except ApiError as error:

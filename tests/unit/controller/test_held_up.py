@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+
+import pytest
 
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
+from valetkey.controller.endings import TRIES
 from valetkey.kube.client import ApiError, Json
 
 
@@ -78,6 +82,68 @@ async def test_a_revocation_that_fails_is_shown_and_goes_through_later() -> None
     assert condition(world, "AccessRequest", "Finished")["reason"] == "TTLReached"
 
 
+def said(world: World, reason: str) -> tuple[int, list[str]]:
+    events = [severity for _, told, severity in world.events if told == reason]
+    return sum(record["reason"] == reason for record in world.records), events
+
+
+async def test_a_revocation_that_fails_again_and_again_is_said_to_have_failed_once() -> None:
+    world, process = await begun()
+    await turn(process)
+    world.failing = "delete"
+    world.now += timedelta(minutes=2)
+    await turn(process, TRIES - 1)
+    assert condition(world, "TaskGrant", "Revoked")["reason"] == "RevocationPending"
+    assert said(world, "RevocationFailed") == (0, [])
+    await turn(process, 3)
+    revoked = condition(world, "TaskGrant", "Revoked")
+    assert (revoked["status"], revoked["reason"]) == ("Unknown", "RevocationFailed")
+    assert "did not answer" in revoked["message"]
+    assert said(world, "RevocationFailed") == (1, ["Warning"])
+    process = Process(world)
+    await turn(process)
+    assert condition(world, "TaskGrant", "Revoked")["reason"] == "RevocationFailed", "a restart takes nothing back"
+    assert said(world, "RevocationFailed") == (1, ["Warning"])
+    world.failing = ""
+    world.now += timedelta(minutes=1)
+    await turn(process)
+    assert not world.of("TaskGrant")
+    (revoked,) = (record for record in world.records if record["reason"] == "CredentialRevoked")
+    assert revoked["took"] >= 60
+
+
+async def test_a_grant_that_went_by_force_fails_to_be_revoked_once_too() -> None:
+    world, process = await begun()
+    await turn(process)
+    world.failing = "delete"
+    world.change("TaskGrant", "shop", "r", {"metadata": {"finalizers": []}})
+    world.remove("TaskGrant", "shop", "r")
+    await turn(process, TRIES + 3)
+    assert said(world, "RevocationFailed") == (1, ["Warning"])
+    world.failing = ""
+    await turn(process)
+    assert not world.live_tokens()
+
+
+async def test_what_waits_for_an_api_server_that_was_away_goes_on_as_soon_as_it_answers() -> None:
+    world, process = await begun()
+    await turn(process)
+    world.failing = "delete"
+    world.now += timedelta(minutes=2)
+    await turn(process, TRIES)  # the next try by itself is seconds away
+    process.worker.recovered()
+    assert await asyncio.wait_for(process.queue.get(), 0.5) == ("shop", "r")
+
+
+async def test_one_that_is_refused_is_not_hurried_by_the_success_of_others() -> None:
+    world, process = await begun()
+    world.failing = "create"
+    await turn(process, TRIES)
+    process.worker.recovered()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(process.queue.get(), 0.5)
+
+
 async def test_a_grant_that_cannot_be_opened_is_shown_on_its_request() -> None:
     world, process = await begun()
     world.failing = "open"
@@ -111,6 +177,6 @@ async def test_the_end_of_a_grant_is_no_event_of_another_request_of_its_name() -
     (owner,) = world.of("Pod")
     again = world.add("AccessRequest", request("r", owner, "2m", "valetkey-one-a", world.now))
     await turn(process)
-    said = [(uid, reason) for uid, reason, _ in world.events]
-    assert (old["metadata"]["uid"], "RequestDeleted") in said
-    assert (again["metadata"]["uid"], "RequestDeleted") not in said
+    told = [(uid, reason) for uid, reason, _ in world.events]
+    assert (old["metadata"]["uid"], "RequestDeleted") in told
+    assert (again["metadata"]["uid"], "RequestDeleted") not in told
