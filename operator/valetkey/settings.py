@@ -32,6 +32,11 @@ class Settings(Model):
         le=timedelta(minutes=8),
         description="A credential's age at which its successor is made; a token lives ten minutes.",
     )
+    sweep_every: Duration = Field(
+        default=timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        description="How often what belongs to no TaskGrant is looked for.",
+    )
     workers: int = Field(default=32, ge=1, le=256, description="Keys worked on at once.")
     log_directory: Path = Field(description="Where the log is written.")
     guards: Path = Field(description="A JSON list of the admission policies and bindings that must be in force.")

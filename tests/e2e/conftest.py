@@ -25,6 +25,7 @@ OPERATED = merged(
         "historyTTL": "20s",
         "pendingTTL": "30s",
         "renewAfter": "4s",
+        "sweepEvery": "3s",
         "limits": {"active": 1000},
     },
 )

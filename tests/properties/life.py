@@ -14,6 +14,7 @@ from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
+from valetkey.controller.sweep import Sweep
 from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
@@ -56,6 +57,7 @@ class Process:
             events=world,
             clock=lambda: world.now,
         )
+        self.sweep = Sweep(backends, every=timedelta(minutes=5))
         self.worker = Worker(
             queue=self.queue,
             views=views,

@@ -62,6 +62,28 @@ class Machine(RuleBasedStateMachine):
             self.process = Process(world)
             self.run(self.process.relist.read_all)
 
+    @rule(at=st.integers(1, 12), orphan=st.booleans(), named=st.booleans())
+    def the_operator_sweeps(self, at: int, orphan: bool, named: bool) -> None:
+        """Grants begin and end while it looks; a write of an earlier life comes in late."""
+        world = self.world
+        if orphan:
+            self.count += 1
+            uid = f"late-{self.count}"
+            for kind, namespace, name in [
+                ("ServiceAccount", "valetkey-grants", f"valetkey-{uid}"),
+                ("Role", "shop", f"valetkey-{uid}-0"),
+                ("RoleBinding", "shop", f"valetkey-{uid}-0"),
+            ]:
+                labels = {REQUEST_LABEL: uid if named else "another"}
+                world.add(kind, {"metadata": {"name": name, "namespace": namespace, "labels": labels}})
+        world.lists, world.before_list = 0, (at, self.process.work)
+        self.run(self.process.sweep.sweep)
+        world.before_list = None
+        late = [place for place in world.objects if "late" in place[2]]
+        assert bool(late) == (orphan and not named), late
+        for place in late:  # those are not ours, and were left alone
+            world.objects.pop(place)
+
     @rule(minutes=st.sampled_from([0.1, 1.0, 3.0, 7.0]))
     def time_passes(self, minutes: float) -> None:
         self.world.now += timedelta(minutes=minutes)
@@ -156,6 +178,15 @@ class Machine(RuleBasedStateMachine):
         for kind in ("ServiceAccount", "Role", "RoleBinding"):
             for body in self.world.of(kind):
                 assert f"valetkey-{body['metadata']['labels'][REQUEST_LABEL]}" in named, (kind, body)
+
+    @invariant()
+    def what_a_live_grant_was_given_is_there(self) -> None:
+        for grant in self.live_grants():
+            status = grant.get("status", {})
+            if "end" not in status and any(c["type"] == "Delivered" for c in status.get("conditions", ())):
+                plan = grant["spec"]["plan"]["kubernetes"]
+                for entry in (plan["account"], *plan["objects"]):
+                    assert (entry["kind"], entry["namespace"], entry["name"]) in self.world.objects, entry
 
     @invariant()
     def no_grant_has_two_credentials_within_reach(self) -> None:

@@ -10,7 +10,7 @@ import base64
 import copy
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,8 @@ _KINDS = {
     "serviceaccounts": "ServiceAccount",
     "roles": "Role",
     "rolebindings": "RoleBinding",
+    "clusterroles": "ClusterRole",
+    "clusterrolebindings": "ClusterRoleBinding",
     "validatingadmissionpolicies": "ValidatingAdmissionPolicy",
     "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding",
 }
@@ -58,6 +60,9 @@ class World:
         self.fuse_after = False
         self.dead = False
         self.faults: list[int] = []
+        self.lists = 0
+        self.before_list: tuple[int, Callable[[], Awaitable[None]]] | None = None
+        """What goes on elsewhere before one of the lists, counted from 1, is answered."""
 
     # -- what the operator sees ------------------------------------------------------------------------------------
 
@@ -113,9 +118,13 @@ class World:
 
     async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
         kind, namespace, _, _ = self._parse(path)
+        self.lists += 1
+        if self.before_list is not None and self.lists == self.before_list[0]:
+            await self.before_list[1]()
         for (of, ns, _), body in list(self.objects.items()):
-            labels = {f"{name}={value}" for name, value in (body["metadata"].get("labels") or {}).items()}
-            if of == kind and namespace in ("", ns) and (not selector or selector in labels):
+            labels = body["metadata"].get("labels") or {}
+            chosen = not selector or selector in (*labels, *(f"{name}={value}" for name, value in labels.items()))
+            if of == kind and namespace in ("", ns) and chosen:
                 yield copy.deepcopy({"metadata": body["metadata"]} if metadata_only else body)
 
     async def write(self, reason: str, **fields: Any) -> None:

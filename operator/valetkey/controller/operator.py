@@ -20,6 +20,7 @@ from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
+from valetkey.controller.sweep import Sweep
 from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker, start
 from valetkey.delivery.secret import SecretDelivery
@@ -44,6 +45,7 @@ class Operator:
             cluster_roles=settings.cluster_roles,
             changed=self._surroundings_changed,
             clock=_now,
+            answered=lambda: self._worker.recovered(),
         )
         self._intake = Intake(self._cache, self._wake)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
@@ -68,6 +70,7 @@ class Operator:
             events=self._events,
             clock=_now,
         )
+        self._sweep = Sweep(backends, every=settings.sweep_every)
         self._worker = Worker(
             queue=self._queue,
             views=views,
@@ -94,6 +97,7 @@ class Operator:
             asyncio.create_task(self._surroundings.keep_fresh(), name="surroundings"),
             asyncio.create_task(self._relist.keep_looking(), name="relist"),
             asyncio.create_task(self._statuses.run(), name="policy-statuses"),
+            asyncio.create_task(self._sweep.keep_sweeping(), name="sweep"),
         ]
         for task in self._tasks:
             task.add_done_callback(lambda task: None if task.cancelled() else _give_up(task, died))

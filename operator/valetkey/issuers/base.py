@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.taskgrant import MadeObject, Order, Plan
+
+
+class Found(NamedTuple):
+    """Something that an issuer made, as it lies there."""
+
+    owner: str
+    """The uid of the request that it was made for."""
+    made: MadeObject
 
 
 class Issuer(Protocol):
@@ -43,4 +51,12 @@ class Issuer(Protocol):
 
         `made` says with which uids; what it does not list is looked up by name.
         """
+        ...
+
+    def found(self) -> AsyncIterator[Found]:
+        """Whatever is there and provably this issuer's own, what gives rights first."""
+        ...
+
+    async def unmake(self, found: Found) -> None:
+        """Unmakes one such thing, and no other of its name, and proves that it is gone."""
         ...

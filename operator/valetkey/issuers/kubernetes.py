@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from valetkey.errors import InvalidError, NotReadyError
+from valetkey.issuers.base import Found
 from valetkey.issuers.kubeconfig import kubeconfig
 from valetkey.issuers.objects import Objects, refusal
 from valetkey.kinds.access import Scope
@@ -117,6 +118,27 @@ class KubernetesIssuer:
         except ApiError as error:
             raise unavailable(error, Reason.REVOCATION_PENDING) from error
         return "Absent"
+
+    async def found(self) -> AsyncIterator[Found]:
+        """Bindings, roles and accounts that carry a request's uid in name and label; bindings first."""
+        try:
+            for kind in ("RoleBinding", "ClusterRoleBinding", "Role", "ClusterRole"):
+                async for owner, made in self._objects.owned(kind):
+                    yield Found(owner, made)
+            async for owner, made in self._objects.owned("ServiceAccount", self._namespace):
+                yield Found(owner, made)
+        except ApiError as error:
+            raise unavailable(error, Reason.BACKEND_UNAVAILABLE) from error
+
+    async def unmake(self, found: Found) -> None:
+        """Deletes one object by its uid, then reads that it is gone."""
+        owner, made = found
+        entry = _planned(made.kind, made.namespace, made.name)
+        try:
+            await self._objects.remove(owner, entry, made.uid)
+            await self._objects.prove_absent(owner, entry)
+        except ApiError as error:
+            raise unavailable(error, Reason.REVOCATION_PENDING) from error
 
     async def _account_and_token(self, order: Order, account: PlannedObject) -> Credential:
         # Afresh: an earlier try may have got as far as the pod, and its token dies with the account that it was of.

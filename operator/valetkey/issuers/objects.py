@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import AsyncIterator, Iterable
 
 from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL
@@ -71,6 +72,23 @@ class Objects:
         # Somebody's finalizer keeps it alive, and with it the rights: they end with the grant all the same.
         await self._api.patch(path, {"metadata": {"uid": left, "finalizers": None}})
         raise UnavailableError(Reason.REVOCATION_PENDING, f"{_where(entry)} is still there after its deletion")
+
+    async def owned(self, kind: str, namespace: str | None = None) -> AsyncIterator[tuple[str, MadeObject]]:
+        """Every object of a kind whose name and label say the same owner; each with that owner."""
+        path = paths.collection(kind, namespace)
+        async for body in self._api.list(path, metadata_only=True, selector=REQUEST_LABEL):
+            metadata = body["metadata"]
+            owner = metadata["labels"][REQUEST_LABEL]
+            if re.fullmatch(rf"valetkey-((t-)?{re.escape(owner)}|{re.escape(owner)}-[0-9]+)", metadata["name"]):
+                yield (
+                    owner,
+                    MadeObject(
+                        kind=kind,
+                        namespace=metadata.get("namespace") or None,
+                        name=metadata["name"],
+                        uid=metadata["uid"],
+                    ),
+                )
 
     async def _create_or_read(self, entry: PlannedObject, body: Json) -> Json:
         try:

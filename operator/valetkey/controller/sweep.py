@@ -1,0 +1,83 @@
+"""Sweep: what issuers made and no TaskGrant names any more is removed; what lives, or is not ours, is never touched."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from itertools import islice
+from typing import Final
+
+from valetkey.controller.backends import Backends
+from valetkey.errors import AccessError, UnavailableError
+from valetkey.issuers.base import Found, Issuer
+from valetkey.kinds.base import REQUEST_LABEL
+from valetkey.kube import paths
+from valetkey.kube.client import ApiError
+
+AT_ONCE: Final = 16
+"""Orphans removed side by side."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Sweep:
+    """Looks for orphans: what was still on its way when its grant was let go, or came back with a restored store."""
+
+    def __init__(self, backends: Backends, *, every: timedelta) -> None:
+        self._backends = backends
+        self._every = every
+
+    async def keep_sweeping(self) -> None:
+        """Sweeps at once, then again for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except (AccessError, ApiError) as error:
+                _logger.warning("sweep: %s; it is tried again", error)
+            await asyncio.sleep(self._every.total_seconds())
+
+    async def sweep(self) -> None:
+        """Removes what belongs to no TaskGrant, with a record of each; raises AccessError and ApiError."""
+        for issuer in self._backends.issuers.values():
+            known = self._known()
+            suspects = {found async for found in issuer.found() if found.owner not in known}
+            if not suspects:
+                continue
+            # A grant is written before anything is made for it, and goes after all of it is proved gone. So whatever
+            # is seen before the grants are listed, and again after, belongs to none of them if it is not named there.
+            living = await self._living() | self._known()
+            orphans = [found async for found in issuer.found() if found in suspects and found.owner not in living]
+            waiting = iter(orphans)
+            while batch := list(islice(waiting, AT_ONCE)):
+                await asyncio.gather(*(self._remove(issuer, found) for found in batch))
+
+    def _known(self) -> set[str]:
+        """The requests of grants that are known to live, or whose revocation is still under way."""
+        cache = self._backends.cache
+        return {grant.spec.request.uid for grant in (*cache.grants.values(), *cache.vanished.values())}
+
+    async def _living(self) -> set[str]:
+        """The requests of all grants there are, wherever they are."""
+        path = paths.collection("TaskGrant")
+        grants = self._backends.api.list(path, metadata_only=True)
+        return {body["metadata"].get("labels", {}).get(REQUEST_LABEL, "") async for body in grants}
+
+    async def _remove(self, issuer: Issuer, found: Found) -> None:
+        made = found.made
+        what = f"{made.kind} {made.namespace}/{made.name}" if made.namespace else f"{made.kind} {made.name}"
+        try:
+            await self._write_down("OrphanFound", found.owner, f"{what} belongs to no TaskGrant")
+            await issuer.unmake(found)
+            await self._write_down("OrphanRemoved", found.owner, f"{what}; proof: Absent")
+        except AccessError as error:
+            _logger.warning("sweep: %s: %s", what, error.message)
+        else:
+            _logger.warning("sweep: %s belonged to no TaskGrant and was removed", what)
+
+    async def _write_down(self, reason: str, owner: str, message: str) -> None:
+        """Records a removal; one that cannot be recorded goes on regardless."""
+        try:
+            await self._backends.log.write(reason, request_uid=owner, message=message)
+        except UnavailableError as error:
+            _logger.error("%s %s: not in the log: %s", reason, message, error.message)

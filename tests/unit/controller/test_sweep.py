@@ -1,0 +1,154 @@
+"""The sweep: what belongs to no TaskGrant goes, with a record; what lives, or is not ours, is not touched."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.properties.life import GUARD, Process, pod, policy, request
+from tests.properties.world import World
+from valetkey.errors import UnavailableError
+from valetkey.kinds.base import REQUEST_LABEL
+from valetkey.kube.client import ApiError, Json
+
+OWNER = "9d8f"
+
+
+async def granted() -> tuple[World, Process]:
+    world = World()
+    world.add("ValidatingAdmissionPolicy", {**GUARD})
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    world.now += timedelta(minutes=1)
+    owner = world.add("Pod", pod("one"))
+    world.add("AccessRequest", request("r", owner, "2m", "valetkey-one-a", world.now))
+    process = Process(world)
+    await process.watch()
+    await process.work()
+    return world, process
+
+
+def orphan(world: World, kind: str, namespace: str, name: str, owner: str = OWNER) -> tuple[str, str, str]:
+    world.add(kind, {"metadata": {"name": name, "namespace": namespace, "labels": {REQUEST_LABEL: owner}}})
+    return kind, namespace, name
+
+
+def reasons(world: World) -> list[str]:
+    return [record["reason"] for record in world.records if record["reason"].startswith("Orphan")]
+
+
+async def test_every_kind_of_orphan_is_removed_with_a_record_before_and_after() -> None:
+    world, process = await granted()
+    before = set(world.objects)
+    orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+    orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-t-{OWNER}")
+    orphan(world, "Role", "shop", f"valetkey-{OWNER}-0")
+    orphan(world, "RoleBinding", "web", f"valetkey-{OWNER}-12")
+    orphan(world, "ClusterRole", "", f"valetkey-{OWNER}-1")
+    orphan(world, "ClusterRoleBinding", "", f"valetkey-{OWNER}-1")
+    await process.sweep.sweep()
+    assert set(world.objects) == before
+    assert sorted(reasons(world)) == ["OrphanFound"] * 6 + ["OrphanRemoved"] * 6
+    assert {record["request_uid"] for record in world.records if record["reason"] == "OrphanRemoved"} == {OWNER}
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "name"),
+    [
+        ("ServiceAccount", "valetkey-grants", "somebody"),
+        ("ServiceAccount", "shop", f"valetkey-{OWNER}"),
+        ("Role", "shop", f"valetkey-{OWNER}x-0"),
+        ("Role", "shop", f"valetkey-{OWNER}-mine"),
+        ("RoleBinding", "shop", "valetkey-.*-0"),
+    ],
+)
+async def test_what_is_not_provably_ours_is_not_touched(kind: str, namespace: str, name: str) -> None:
+    world, process = await granted()
+    place = orphan(world, kind, namespace, name)
+    await process.sweep.sweep()
+    assert place in world.objects
+    assert not reasons(world)
+
+
+async def test_what_belongs_to_a_grant_of_a_namespace_that_is_not_served_is_not_touched() -> None:
+    world, process = await granted()
+    place = orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
+    orphan(world, "TaskGrant", "elsewhere", "r")
+    await process.sweep.sweep()
+    assert place in world.objects
+    assert not reasons(world)
+
+
+async def test_a_grant_that_begins_while_the_sweep_looks_keeps_what_it_was_given() -> None:
+    for at in range(1, 12):
+        world, process = await granted()
+        owner = world.add("Pod", pod("two"))
+        world.add("AccessRequest", request("s", owner, "2m", "valetkey-two-a", world.now))
+
+        async def begins(process: Process = process) -> None:
+            await process.watch()
+            await process.work()
+
+        orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+        world.lists, world.before_list = 0, (at, begins)
+        await process.sweep.sweep()
+        assert len(world.of("RoleBinding")) == len(world.of("TaskGrant")), at
+        assert {record["request_uid"] for record in world.records if record["reason"] == "OrphanFound"} <= {OWNER}
+
+
+async def test_a_grant_that_begins_and_ends_while_the_sweep_looks_was_no_orphan() -> None:
+    world, process = await granted()
+    place = orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
+
+    async def ends() -> None:
+        world.remove(*place)
+
+    world.lists, world.before_list = 0, (6, ends)
+    await process.sweep.sweep()
+    assert not reasons(world)
+
+
+async def test_an_object_made_again_under_the_name_is_looked_at_anew() -> None:
+    world, process = await granted()
+    place = orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
+
+    async def again() -> None:
+        world.remove(*place)
+        orphan(world, *place)
+
+    world.lists, world.before_list = 0, (7, again)
+    await process.sweep.sweep()
+    assert place in world.objects
+    await process.sweep.sweep()
+    assert place not in world.objects
+
+
+async def test_one_that_cannot_be_removed_keeps_no_other_from_going() -> None:
+    class Stubborn(World):
+        async def delete(self, path: str, *, uid: str) -> Json:
+            if "/namespaces/web/" in path:
+                raise ApiError(403, "Forbidden", "no rights there")
+            return await super().delete(path, uid=uid)
+
+    world = Stubborn()
+    world.add("Namespace", {"metadata": {"name": "web", "namespace": ""}})
+    process = Process(world)
+    stuck = orphan(world, "RoleBinding", "web", f"valetkey-{OWNER}-0")
+    other = orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+    await process.sweep.sweep()
+    assert stuck in world.objects
+    assert other not in world.objects
+    assert sorted(reasons(world)) == ["OrphanFound", "OrphanFound", "OrphanRemoved"]
+
+
+async def test_a_log_that_cannot_be_written_holds_up_no_removal() -> None:
+    class Silent(World):
+        async def write(self, reason: str, **fields: object) -> None:
+            raise UnavailableError(None, "disk full")  # type: ignore[arg-type]
+
+    world = Silent()
+    process = Process(world)
+    place = orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+    await process.sweep.sweep()
+    assert place not in world.objects
