@@ -37,7 +37,7 @@ def operator(arguments: list[str]) -> None:
     gc.set_threshold(10_000, 20, 50)
     # The API server stores 10 000 levels of JSON; what cannot be read would stop its watch and hide what comes next.
     sys.setrecursionlimit(12_000)
-    uvloop.run(run(settings, instance=os.environ["POD_NAME"]))
+    uvloop.run(run(settings, instance=os.environ["POD_NAME"], uid=os.environ["POD_UID"]))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,11 @@ async def installed(api: Api, helm: Helm) -> Json:
                 return False
         return True
 
+    async def stopped() -> bool:
+        _, pods = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods?labelSelector=app.kubernetes.io/name=valetkey")
+        return not pods["items"]
+
+    await until(stopped, "an earlier run's operator to be gone")
     await until(guarded, "the guards to be in force")
     await asyncio.sleep(1.5)  # policies are polled each second, in no order
     return VALUES

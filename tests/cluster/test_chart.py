@@ -65,7 +65,7 @@ def test_the_chart_lints(helm: Helm) -> None:
         ({"workers": 0}, "/workers"),
         ({"limits": {"active": 0}}, "/limits/active"),
         ({"mutatingPolicy": "yes"}, "/mutatingPolicy"),
-        ({"replicas": 2}, "/replicas"),
+        ({"replicas": 10}, "/replicas"),
         ({"controllers": {"collecting": ["system:admin"], "accounts": []}}, "/controllers/collecting/0"),
         ({"controllers": {"collecting": ["system:serviceaccount:a:b*"], "accounts": []}}, "/controllers/collecting/0"),
         ({"server": "http://api"}, "/server"),
@@ -193,7 +193,7 @@ def test_the_guards_that_the_operator_expects_are_those_that_are_installed(helm:
     kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     installed = {(o["kind"], o["metadata"]["name"]): o for o in objects if o["kind"] in kinds}
     assert installed == {(o["kind"], o["metadata"]["name"]): o for o in expected}
-    assert len(expected) == 18
+    assert len(expected) == 20
 
 
 async def test_the_guards_that_the_operator_expects_are_what_the_api_server_stores(
@@ -213,7 +213,7 @@ async def test_no_guard_has_a_type_error(api: Api, installed: Json) -> None:
     assert installed
     _, answer = await api.get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies")
     ours = [p for p in answer["items"] if p["metadata"]["name"].endswith(".valetkey.dev")]
-    assert len(ours) == 9
+    assert len(ours) == 10
     for policy in ours:
         assert not policy.get("status", {}).get("typeChecking", {}).get("expressionWarnings"), policy["metadata"][
             "name"
@@ -260,7 +260,7 @@ def test_the_operator_runs_without_privileges_and_with_a_short_token(helm: Helm)
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["readinessProbe"]["exec"] == {"command": ["test", "-f", "/run/valetkey/ready"]}
-    assert [e["name"] for e in container["env"]] == ["POD_NAME"]
+    assert [e["name"] for e in container["env"]] == ["POD_NAME", "POD_UID"]
     (token,) = [v["projected"]["sources"][0]["serviceAccountToken"] for v in pod["volumes"] if v["name"] == "token"]
     assert 600 <= token["expirationSeconds"] <= 3600
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]} | {

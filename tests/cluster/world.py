@@ -42,13 +42,25 @@ class World:
             self.tokens[name] = await self.api.token(namespace, "fixer", self.pods[name])
         # A pod of another namespace that RBAC would let ask here: only the guard stands in its way.
         await self._bind("agents", "strangers-ask", "valetkey-requester", _account("agents-b", "fixer"))
-        self.tokens["operator"] = await self.api.token(SYSTEM, "valetkey")
+        leader = await self.leader()
+        self.tokens["operator"] = await self.api.token(SYSTEM, "valetkey", leader)
         self.tokens["unbound"] = await self.api.token("agents", "fixer")
+
+    async def leader(self) -> Json | None:
+        """The operator's pod that leads; None where none runs, and then the fence is open."""
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/valetkey"
+        _, body = await self.api.get(lease)
+        name, _, uid = body.get("spec", {}).get("holderIdentity", "").partition("_")
+        status, pod = await self.api.get(f"/api/v1/namespaces/{SYSTEM}/pods/{name or 'none'}")
+        if status == 200 and pod["metadata"]["uid"] == uid:
+            return pod
+        await self.api.gone(lease)
+        return None
 
     async def leave(self) -> None:
         """Takes away what the tests made: a Deny would bind whoever comes next, a node pass for one that runs pods."""
         ours, kinds = f"?labelSelector={TEST_LABEL}", "/apis/valetkey.dev/v1alpha1"
-        operator = Caller(user=OPERATOR, groups=("system:masters",))
+        operator = Caller(user=OPERATOR, groups=("system:masters",), extra=_bound(await self.leader()))
         await self.api.gone(f"{kinds}/agentpolicies{ours}")
         for namespace in ("agents", "agents-b"):
             base = f"{kinds}/namespaces/{namespace}"
@@ -96,6 +108,12 @@ class World:
                 "subjects": [subject],
             },
         )
+
+
+def _bound(pod: Json | None) -> dict[str, tuple[str, ...]]:
+    """What the API server says of a token that is bound to a pod."""
+    key = "authentication.kubernetes.io/pod-"
+    return {f"{key}{of}": (pod["metadata"][of],) for of in ("name", "uid")} if pod else {}
 
 
 def _account(namespace: str, name: str) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from tests.cluster.api import GRANTS, Json, until
+from tests.cluster.api import GRANTS, SYSTEM, Json, until
 from tests.e2e.agent import OURS, Agent
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop"
@@ -18,7 +18,7 @@ async def test_what_a_dead_operator_left_behind_is_removed(agent: Agent) -> None
     late: Json = {"labels": {"valetkey.dev/request": uid}}
     role: Json = {"metadata": late | {"name": f"valetkey-{uid}-0"}, "rules": []}
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"valetkey-{uid}-0"}
-    operator = agent.world.tokens["operator"]
+    operator = await agent.api.token(SYSTEM, "valetkey", await agent.world.leader())
     await agent.api.made(ACCOUNTS, {"metadata": late | {"name": f"valetkey-{uid}"}}, by=operator)
     await agent.api.made(f"{RBAC}/roles", role)
     subject = {"kind": "ServiceAccount", "name": f"valetkey-{uid}", "namespace": GRANTS}

@@ -6,6 +6,7 @@ of times.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import json
@@ -28,6 +29,7 @@ _KINDS = {
     "secrets": "Secret",
     "namespaces": "Namespace",
     "serviceaccounts": "ServiceAccount",
+    "leases": "Lease",
     "roles": "Role",
     "rolebindings": "RoleBinding",
     "clusterroles": "ClusterRole",
@@ -85,6 +87,10 @@ class World:
         kind, namespace, name, _ = self._parse(path)
         with self._request():
             old = self._found(kind, namespace, name)
+            if kind == "Lease":
+                if body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
+                    raise ApiError(409, "Conflict", "resourceVersion differs")
+                return self._store(kind, body)
             ours = body["metadata"]["labels"][REQUEST_LABEL]
             if old.get("type") != SECRET_TYPE or old["metadata"].get("labels", {}).get(REQUEST_LABEL) != ours:
                 raise ApiError(403, "Forbidden", "ValidatingAdmissionPolicy 'operator-leash' denied request")
@@ -126,6 +132,19 @@ class World:
             chosen = not selector or selector in (*labels, *(f"{name}={value}" for name, value in labels.items()))
             if of == kind and namespace in ("", ns) and chosen:
                 yield copy.deepcopy({"metadata": body["metadata"]} if metadata_only else body)
+
+    async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
+        kind, namespace, _, _ = self._parse(path)
+        version = ""
+        while True:
+            body = self.objects.get((kind, namespace, name))
+            if body is None:
+                yield {"type": "DELETED", "object": {}}
+                return
+            if body["metadata"]["resourceVersion"] != version:
+                version = body["metadata"]["resourceVersion"]
+                yield {"type": "MODIFIED", "object": copy.deepcopy(body)}
+            await asyncio.sleep(0.01)
 
     async def write(self, reason: str, **fields: Any) -> None:
         with self._request():

@@ -16,6 +16,7 @@ from valetkey.controller.relist import AGENTS
 from valetkey.kinds.base import GROUP, VERSION
 from valetkey.kube import session
 from valetkey.kube.client import PAGE, Client
+from valetkey.kube.lease import Leadership
 from valetkey.settings import Settings
 
 _ADMISSION = "admissionregistration.k8s.io"
@@ -43,8 +44,8 @@ class NoDiffs(kopf.DiffBaseStorage):
         """Stores nothing."""
 
 
-def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.OperatorRegistry:
-    """All handlers of one operator."""
+def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event) -> kopf.OperatorRegistry:
+    """All handlers of one operator; `instance` and `uid` are its pod's."""
     handlers = kopf.OperatorRegistry()
     serving: list[Operator] = []
     stack = AsyncExitStack()
@@ -71,9 +72,16 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
     @kopf.on.startup(registry=handlers)
     async def serve(**_: Any) -> None:
         own = await stack.enter_async_context(session.open_session())
-        operator = Operator(
+        leadership = Leadership(
             Client(own, session.server()),
+            namespace=settings.namespace,
+            name=settings.lease,
+            identity=f"{instance}_{uid}",
+        )
+        operator = Operator(
+            Client(own, session.server(), may_write=lambda: leadership.held),
             settings,
+            leadership,
             instance=instance,
             server=session.server(),
             certificate_authority=session.certificate_authority(),
@@ -114,12 +122,12 @@ def registry(settings: Settings, *, instance: str, stop: asyncio.Event) -> kopf.
     return handlers
 
 
-async def run(settings: Settings, *, instance: str) -> None:
+async def run(settings: Settings, *, instance: str, uid: str) -> None:
     """Runs the operator until it is told to stop."""
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     stop = asyncio.Event()
     await kopf.operator(
-        registry=registry(settings, instance=instance, stop=stop),
+        registry=registry(settings, instance=instance, uid=uid, stop=stop),
         namespaces=settings.agent_namespaces,
         standalone=True,
         stop_flag=stop,

@@ -21,9 +21,10 @@ _logger = logging.getLogger(__name__)
 class Intake:
     """Takes in requests, grants and pods; what is no news wakes nobody."""
 
-    def __init__(self, cache: Cache, wake: Callable[[Key], None]) -> None:
+    def __init__(self, cache: Cache, wake: Callable[[Key], None], *, leads: Callable[[], bool] = lambda: True) -> None:
         self._cache = cache
         self._wake = wake
+        self._leads = leads
 
     def request(self, body: Json) -> None:
         """Takes in a request; one that cannot be read is left alone, for it can never be granted."""
@@ -82,7 +83,8 @@ class Intake:
         self._wake_grants_of(key, known.secrets if known is not None else frozenset())
 
     def _lost(self, key: Key, grant: TaskGrant) -> None:
-        if grant.metadata.uid not in self._cache.let_go:
+        # Of a grant that another replica let go nothing is left; what did go by force the next leader's sweep finds.
+        if self._leads() and grant.metadata.uid not in self._cache.let_go:
             self._cache.vanished[key] = grant
 
     def _wake_grants_of(self, pod: Key, secrets: frozenset[str]) -> None:

@@ -1,12 +1,17 @@
-"""The operator: its parts put together, and what each event of the API server means to them."""
+"""The operator: its parts put together, and what each event of the API server means to them.
+
+Every replica watches; the one that holds the Lease writes. What a replica knows is the same either way, so that a new
+leader goes on from where it looks, not from a restart.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 from valetkey.audit.events import Events
 from valetkey.audit.record import Log
@@ -22,21 +27,37 @@ from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.sweep import Sweep
 from valetkey.controller.views import Views
-from valetkey.controller.worker import Worker, start
+from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
+from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kube import guards
 from valetkey.kube.client import Api, Json
+from valetkey.kube.lease import Leadership
 from valetkey.settings import Settings
 
 _logger = logging.getLogger(__name__)
 
 
 class Operator:
-    """Holds the parts; `start` fills them and lets the workers run."""
+    """Holds the parts; `start` fills them, and the workers run once this replica leads.
 
-    def __init__(self, api: Api, settings: Settings, *, instance: str, server: str, certificate_authority: str) -> None:
+    `api` writes only while `leadership` is held.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        leadership: Leadership,
+        *,
+        instance: str,
+        server: str,
+        certificate_authority: str,
+    ) -> None:
         self._settings = settings
+        self._leadership = leadership
+        self._leads = False
         self._queue = Queue()
         self._cache = Cache()
         self._surroundings = Surroundings(
@@ -47,7 +68,7 @@ class Operator:
             clock=_now,
             answered=lambda: self._worker.recovered(),
         )
-        self._intake = Intake(self._cache, self._wake)
+        self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
         self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster)
         self._events = Events(api, instance=instance)
@@ -91,27 +112,45 @@ class Operator:
         `died` is called where a part stops by itself: half an operator is none, and a fresh one is soon there.
         """
         await self._relist.read_all()
-        self._tasks = [
-            *start(self._worker, self._settings.workers),
-            asyncio.create_task(self._events.run(), name="events"),
-            asyncio.create_task(self._surroundings.keep_fresh(), name="surroundings"),
-            asyncio.create_task(self._relist.keep_looking(), name="relist"),
-            asyncio.create_task(self._statuses.run(), name="policy-statuses"),
-            asyncio.create_task(self._sweep.keep_sweeping(), name="sweep"),
-        ]
-        for task in self._tasks:
-            task.add_done_callback(lambda task: None if task.cancelled() else _give_up(task, died))
+        self._run(died, "surroundings", self._surroundings.keep_fresh())
+        self._run(died, "relist", self._relist.keep_looking())
+        self._run(died, "leadership", self._lead(died))
         self._settings.ready_file.touch()
-        _logger.info("serving %s", ", ".join(self._settings.agent_namespaces))
+        _logger.info("watching %s", ", ".join(self._settings.agent_namespaces))
 
     async def stop(self) -> None:
-        """Stops serving; what is half done is done again at the next start."""
+        """Stops serving and lets another replica lead; what is half done is done again by whoever leads next."""
         self._settings.ready_file.unlink(missing_ok=True)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._log.close)
+            stack.push_async_callback(self._leadership.release)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _lead(self, died: Callable[[], None]) -> None:
+        """Waits to lead, and works for as long as it does; raises LostError, upon which the process ends."""
+        await self._leadership.acquire()
+        self._leads = True
+        try:
+            await self._log.write("LeaderElected", message=self._leadership.identity)
+        except UnavailableError as error:
+            _logger.error("LeaderElected: not in the log: %s", error.message)  # revocation needs a leader, log or not
+        for number in range(self._settings.workers):
+            self._run(died, f"worker-{number}", self._worker.work())
+        self._run(died, "events", self._events.run())
+        self._run(died, "policy-statuses", self._statuses.run())
+        self._run(died, "sweep", self._sweep.keep_sweeping())
+        self._surroundings_changed()
+        for key in self._cache.requests:
+            self._wake(key)
+        _logger.info("leading as %s", self._leadership.identity)
+        await self._leadership.keep()
+
+    def _run(self, died: Callable[[], None], name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda task: None if task.cancelled() else _give_up(task, died))
+        self._tasks.append(task)
 
     def on_request(self, body: Json, *, deleted: bool) -> None:
         """An AccessRequest was made, changed or deleted."""
@@ -158,9 +197,12 @@ class Operator:
             self._surroundings.put_guard(body)
 
     def _wake(self, key: Key) -> None:
-        self._queue.add(key, ending=self._cache.grants.get(key) is not None or key in self._cache.vanished)
+        if self._leads:
+            self._queue.add(key, ending=self._cache.grants.get(key) is not None or key in self._cache.vanished)
 
     def _surroundings_changed(self) -> None:
+        if not self._leads:
+            return
         self._statuses.show(self._surroundings.compiled())
         for key in self._cache.grants:
             self._queue.add(key, ending=True)

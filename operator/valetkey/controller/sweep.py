@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Final
 
 from valetkey.controller.backends import Backends
@@ -17,6 +17,8 @@ from valetkey.kube.client import ApiError
 
 AT_ONCE: Final = 16
 """Orphans removed side by side."""
+SETTLES_AFTER: Final = timedelta(seconds=3)
+"""The API server refuses an earlier leader some 20 ms after the Lease has changed hands."""
 
 _logger = logging.getLogger(__name__)
 
@@ -29,13 +31,13 @@ class Sweep:
         self._every = every
 
     async def keep_sweeping(self) -> None:
-        """Sweeps at once, then again for ever."""
-        while True:
+        """Sweeps at once, once more when the last writes of an earlier leader have come in, then again for ever."""
+        for pause in chain((SETTLES_AFTER,), repeat(self._every)):
             try:
                 await self.sweep()
             except (AccessError, ApiError) as error:
                 _logger.warning("sweep: %s; it is tried again", error)
-            await asyncio.sleep(self._every.total_seconds())
+            await asyncio.sleep(min(pause, self._every).total_seconds())
 
     async def sweep(self) -> None:
         """Removes what belongs to no TaskGrant, with a record of each; raises AccessError and ApiError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import assert_never
 
@@ -156,8 +155,3 @@ class Worker:
                 await self._refusals.wait(request, reason, message)
         except ApiError as error:
             _logger.info("%s: status not shown: %s", key, error)
-
-
-def start(worker: Worker, number: int) -> list[asyncio.Task[None]]:
-    """Starts that many workers."""
-    return [asyncio.create_task(worker.work(), name=f"worker-{n}") for n in range(number)]

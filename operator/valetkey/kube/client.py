@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -115,11 +115,23 @@ class Api(Protocol):
         ...
 
 
-class Client:
-    """`Api` over one keep-alive aiohttp session."""
+class WatchApi(Api, Protocol):
+    """The same, and one object's changes as they come."""
 
-    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+    def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
+        """What becomes of one object of a collection, beginning with what it is; ends after a while."""
+        ...
+
+
+class Client:
+    """`WatchApi` over one keep-alive aiohttp session."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, server: str, *, may_write: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`may_write` is asked before each write; where it says no, nothing is sent."""
         self._session = session
+        self._may_write = may_write
         self._server = server.rstrip("/")
         self._newest: dict[str, int] = {}
         """The newest version that each collection was listed at."""
@@ -171,6 +183,19 @@ class Client:
                 return
             query["continue"] = token
 
+    async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
+        """What becomes of one object of a collection, for five minutes at most."""
+        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": "300"}
+        timeout = aiohttp.ClientTimeout(total=310, connect=3)
+        try:
+            async with self._session.get(self._server + path, params=query, timeout=timeout) as response:
+                if response.status >= 400:
+                    raise _refusal(response.status, await response.read(), response.headers.get("Retry-After"))
+                async for line in response.content:
+                    yield _event(line)
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise ApiError(0, "NoAnswer", f"watch {path}: {type(error).__name__}") from error
+
     def _check_version(self, path: str, version: str, newest: int) -> None:
         # A list without a resourceVersion is as new as the store, so versions only grow, as numbers (KEP-5504).
         if not version.isdigit():
@@ -189,6 +214,8 @@ class Client:
         accept: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Json:
+        if method != "GET" and not self._may_write():
+            raise ApiError(0, "NotLeading", f"{method} {path} was not sent: another replica may lead by now")
         headers = {"Accept": accept}
         if body is not None:
             headers["Content-Type"] = content_type
@@ -219,6 +246,15 @@ def _read(content: bytes) -> Json:
         # orjson reads 1024 levels, the API server takes 10 000: nobody hides behind an object that is not read.
         answer = json.loads(content)
     return answer
+
+
+def _event(line: bytes) -> Json:
+    """Reads one event of a watch; raises ValueError and ApiError."""
+    event = _read(line)
+    if event["type"] == "ERROR":
+        status = event["object"]
+        raise ApiError(int(status.get("code", 0)), str(status.get("reason", "")), str(status.get("message", "")))
+    return event
 
 
 def _refusal(status: int, content: bytes, retry_after: str | None) -> ApiError:

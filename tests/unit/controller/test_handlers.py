@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.properties.life import GUARD
+from tests.cluster.api import until
+from tests.cluster.world import grant
+from tests.properties.life import GUARD, pod, policy, request
 from tests.properties.world import World
 from valetkey.controller import surroundings
+from valetkey.controller.cache import Cache
 from valetkey.controller.handlers import ForEver
+from valetkey.controller.intake import Intake
 from valetkey.controller.operator import Operator
+from valetkey.controller.queue import Key
 from valetkey.controller.relist import Relist
 from valetkey.kube.client import Json, RewoundError
+from valetkey.kube.lease import Leadership
 from valetkey.settings import Settings
 
 
@@ -28,16 +36,21 @@ def test_a_watch_is_never_given_up() -> None:
     assert list(islice(ForEver(), 3)) == pauses[:3]
 
 
-def operator_of(world: World, directory: Path) -> tuple[Operator, Settings]:
+def operator_of(world: World, directory: Path, **more: Any) -> tuple[Operator, Settings]:
     world.add("ValidatingAdmissionPolicy", {**GUARD})
-    (directory / "guards.json").write_text("[]")
+    (directory / "guards.json").write_text(json.dumps([GUARD]))
     settings = Settings(
         agent_namespaces=("shop",),
         log_directory=directory / "log",
         guards=directory / "guards.json",
         ready_file=directory / "ready",
+        **more,
     )
-    return Operator(world, settings, instance="valetkey-0", server="https://api", certificate_authority="CA"), settings
+    leadership = Leadership(world, namespace=settings.namespace, name=settings.lease, identity="valetkey-0_uid")
+    operator = Operator(
+        world, settings, leadership, instance="valetkey-0", server="https://api", certificate_authority="CA"
+    )
+    return operator, settings
 
 
 async def test_a_part_that_stops_by_itself_stops_the_operator(tmp_path: Path) -> None:
@@ -81,3 +94,44 @@ async def test_a_store_that_went_back_in_time_stops_the_operator(
     finally:
         await operator.stop()
     assert not settings.ready_file.exists()
+
+
+async def test_a_replica_that_does_not_lead_writes_nothing_and_goes_on_from_there_once_it_does(tmp_path: Path) -> None:
+    world = World()
+    world.now = datetime.now(UTC) - timedelta(minutes=2)
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    lease = {"metadata": {"name": "valetkey", "namespace": "valetkey-system"}}
+    world.add("Lease", lease | {"spec": {"holderIdentity": "valetkey-1_uid", "leaseDurationSeconds": 60}})
+    operator, _ = operator_of(world, tmp_path, targets=("shop",))
+    world.now += timedelta(minutes=1)
+    owner = world.add("Pod", pod("one"))
+    world.add("AccessRequest", request("r", owner, "2m", "valetkey-one-a", world.now))
+    before = set(world.objects)
+    try:
+        await operator.start(lambda: None)
+        await asyncio.sleep(0.3)
+        assert set(world.objects) == before
+        assert not world.records
+        world.change("Lease", "valetkey-system", "valetkey", {"spec": {"holderIdentity": ""}})
+
+        async def granted() -> bool:
+            return bool(world.live_tokens())
+
+        await until(granted, "the request to be granted", seconds=5)
+        assert {record.get("request") for record in world.records} <= {None, "shop/r"}
+    finally:
+        await operator.stop()
+    (held,) = world.of("Lease")
+    assert held["spec"]["holderIdentity"] == "", "it lets another lead"
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_grant_that_another_replica_let_go_is_no_loss(leads: bool) -> None:
+    cache = Cache()
+    intake = Intake(cache, lambda _: None, leads=lambda: leads)
+    body = grant("r", "5e0d2a52-9a9b-4d5e-8f4e-3e8d1f0a7b10")
+    stored = {"uid": "u", "resourceVersion": "1", "namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    intake.grant({**body, "metadata": body["metadata"] | stored})
+    intake.grant_gone(Key("shop", "r"), "u")
+    assert bool(cache.vanished) == leads

@@ -321,3 +321,49 @@ async def test_where_the_token_cannot_be_read_there_is_no_answer(tmp_path: Path)
             await client.get(PATH)
     assert refused.value.status == 0
     assert server.asked == []
+
+
+async def test_who_may_not_write_sends_no_write() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"{}")
+
+    async with serving(answer) as (server, client):
+        leads = [True]
+        fenced = Client(client._session, client._server, may_write=lambda: leads[0])
+        await fenced.create(PATH, {})
+        leads[0] = False
+        for write in (
+            fenced.create(PATH, {}),
+            fenced.replace(PATH, {}),
+            fenced.patch(PATH, {}),
+            fenced.delete(PATH, uid="u"),
+        ):
+            with pytest.raises(ApiError, match="another replica may lead"):
+                await write
+        await fenced.get(PATH)
+    assert [request.method for request, _ in server.asked] == ["POST", "GET"]
+
+
+async def test_a_watch_gives_each_event_and_its_error_as_one() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert dict(request.query) == {"watch": "true", "fieldSelector": "metadata.name=a", "timeoutSeconds": "300"}
+        added = {"type": "ADDED", "object": {"n": 1}}
+        error = {"type": "ERROR", "object": {"code": 410, "reason": "Expired"}}
+        return web.Response(body=orjson.dumps(added) + b"\n" + orjson.dumps(error))
+
+    async with serving(answer) as (_, client):
+        events = client.watch(PATH, name="a")
+        assert (await anext(events))["object"] == {"n": 1}
+        with pytest.raises(ApiError) as caught:
+            await anext(events)
+    assert (caught.value.status, caught.value.reason) == (410, "Expired")
+
+
+@pytest.mark.parametrize(("status", "body"), [(403, b'{"reason": "Forbidden"}'), (200, b"no json")])
+async def test_a_watch_that_cannot_be_had_is_an_error_like_any_other(status: int, body: bytes) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body)
+
+    async with serving(answer) as (_, client):
+        with pytest.raises(ApiError):
+            [event async for event in client.watch(PATH, name="a")]

@@ -3,7 +3,7 @@ Every guard as a policy and its binding, in a YAML list: installed by guards.yam
 them with what is live. What the API server would default is written out, so that the two are equal.
 */}}
 {{- define "valetkey.guards" -}}
-{{- range $name := list "request-attest" "operator-writes" "grants-namespace" "grant-accounts" "secret-mounts" "operator-leash" "operator-rights" "operator-delivery" "policies" }}
+{{- range $name := list "request-attest" "operator-writes" "grants-namespace" "grant-accounts" "secret-mounts" "operator-leash" "operator-rights" "operator-delivery" "fence" "policies" }}
 {{- $spec := include (printf "valetkey.guard.%s" $name) $ | fromYaml }}
 {{- with $spec.Error }}{{ fail (printf "guard %s: %s" $name .) }}{{ end }}
 {{- range concat $spec.matchConstraints.resourceRules ($spec.matchConstraints.excludeResourceRules | default list) }}{{ $_ := set . "scope" "*" }}{{ end }}
@@ -16,7 +16,7 @@ them with what is live. What the API server would default is written out, so tha
     labels:
       {{- include "valetkey.labels" $ | nindent 6 }}
   spec:
-    {{- merge (dict "failurePolicy" "Fail" "matchConstraints" $constraints) $spec | toYaml | nindent 4 }}
+    {{- merge (dict "failurePolicy" "Fail" "matchConstraints" $constraints) (omit $spec "paramRef") | toYaml | nindent 4 }}
 - apiVersion: admissionregistration.k8s.io/v1
   kind: ValidatingAdmissionPolicyBinding
   metadata:
@@ -25,6 +25,9 @@ them with what is live. What the API server would default is written out, so tha
       {{- include "valetkey.labels" $ | nindent 6 }}
   spec:
     policyName: {{ $name }}.valetkey.dev
+    {{- with $spec.paramRef }}
+    paramRef: {{ toJson . }}
+    {{- end }}
     validationActions: [Deny, Audit]
 {{- end }}
 {{- end }}

@@ -1,0 +1,177 @@
+"""The Lease: of several replicas one leads, and knows by its own clock until when it surely does.
+
+The algorithm of client-go's leaderelection, with two differences: a replica that waits wakes at the moment of expiry
+and at every change of the Lease, not on a tick; and a leader whose time is over says so before its next write.
+https://pkg.go.dev/k8s.io/client-go/tools/leaderelection
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from valetkey.kube import paths
+from valetkey.kube.client import ApiError, Json, WatchApi
+
+TTL: Final = timedelta(seconds=5)
+"""How long a Lease is worth after its last renewal."""
+RENEW_EVERY: Final = timedelta(seconds=1.5)
+_RETRY: Final = 0.25
+
+_logger = logging.getLogger(__name__)
+
+
+class LostError(Exception):
+    """This replica does not lead any more, or cannot know that it does."""
+
+
+def boot_time() -> float:
+    """Seconds since the machine's start; it goes on while a process is stopped and while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Leadership:
+    """The right of one replica to write, as the Lease says it."""
+
+    def __init__(
+        self,
+        api: WatchApi,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        ttl: timedelta = TTL,
+        renew_every: timedelta = RENEW_EVERY,
+        clock: Callable[[], float] = boot_time,
+    ) -> None:
+        """`identity` is `<pod name>_<pod uid>`: a guard compares it with the caller's token. `ttl`: whole seconds."""
+        self.identity = identity
+        self._api = api
+        self._namespace, self._name = namespace, name
+        self._path = paths.item("Lease", namespace, name)
+        self._ttl = ttl.total_seconds()
+        self._renew_every = renew_every.total_seconds()
+        self._clock = clock
+        self._lease: Json = {}
+        self._deadline = -math.inf
+
+    @property
+    def held(self) -> bool:
+        """Whether this replica surely leads, at this moment; false as soon as its time is over, whatever it was doing.
+
+        Its time is counted from before the request that renewed it was sent, that of a replica that waits from after
+        it saw the renewal: the two never overlap, and no machine's clock is compared with another's.
+        """
+        return self._clock() < self._deadline
+
+    async def acquire(self) -> None:
+        """Returns when this replica leads: at once if nobody does, or when who does has not renewed for its ttl."""
+        version, since = "", self._clock()
+        while True:
+            try:
+                lease = await self._read()
+                if lease is None:
+                    if await self._write({"metadata": {"name": self._name, "namespace": self._namespace}}):
+                        return
+                    continue
+                if lease["metadata"]["resourceVersion"] != version:
+                    version, since = lease["metadata"]["resourceVersion"], self._clock()
+                expires = since + _ttl(lease, self._ttl)
+                # A holder of our own identity was this pod's process before; the kubelet has ended it.
+                free = _holder(lease) in ("", self.identity) or self._clock() >= expires
+                if not free:
+                    await self._changed(version, expires - self._clock())
+                elif await self._write(lease):
+                    return
+            except ApiError as error:
+                _logger.warning("lease: %s; it is tried again", error)
+                await asyncio.sleep(_RETRY)
+
+    async def keep(self) -> None:
+        """Renews for ever; raises LostError where another leads, or no renewal went through in time."""
+        pause = self._renew_every
+        while True:
+            await asyncio.sleep(min(pause, max(0.0, self._deadline - self._clock())))
+            if not self.held:
+                raise LostError(f"the Lease was not renewed for {self._ttl:g} s; another replica may lead by now")
+            try:
+                async with asyncio.timeout(self._deadline - self._clock()):
+                    pause = self._renew_every if await self._write(self._lease) else await self._read_again()
+            except TimeoutError:
+                continue
+            except ApiError as error:
+                _logger.warning("lease: not renewed: %s", error)
+                pause = _RETRY
+
+    async def release(self) -> None:
+        """Lets another replica lead at once; where that cannot be said, it will when this one's time is over."""
+        held, self._deadline = self.held, -math.inf
+        if held:
+            with contextlib.suppress(ApiError, TimeoutError):
+                async with asyncio.timeout(1):
+                    spec = self._lease["spec"] | {"holderIdentity": ""}
+                    await self._api.replace(self._path, self._lease | {"spec": spec})
+
+    async def _read(self) -> Json | None:
+        try:
+            return await self._api.get(self._path)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return None
+
+    async def _read_again(self) -> float:
+        """Somebody wrote the Lease or deleted it; gives the pause until the next try, raises LostError."""
+        lease = await self._read()
+        if lease is None:
+            self._lease = {"metadata": {"name": self._name, "namespace": self._namespace}}
+        elif _holder(lease) != self.identity:
+            raise LostError(f"{_holder(lease) or 'nobody'} leads")
+        else:
+            self._lease = lease
+        return 0.0
+
+    async def _write(self, lease: Json) -> bool:
+        """Makes this replica the holder of the Lease as it was read; false where it has changed since."""
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        before = lease.get("spec", {})
+        spec = {**before, "holderIdentity": self.identity, "leaseDurationSeconds": int(self._ttl), "renewTime": now}
+        if _holder(lease) != self.identity:
+            spec |= {"acquireTime": now, "leaseTransitions": before.get("leaseTransitions", -1) + 1}
+        body = lease | {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
+        sent = self._clock()
+        try:
+            if "resourceVersion" in lease["metadata"]:
+                self._lease = await self._api.replace(self._path, body)
+            else:
+                self._lease = await self._api.create(paths.collection("Lease", self._namespace), body)
+        except ApiError as error:
+            if not (error.conflict or error.already_exists or error.not_found):
+                raise
+            return False
+        self._deadline = sent + self._ttl
+        return True
+
+    async def _changed(self, version: str, seconds: float) -> None:
+        """Returns when the Lease is another version, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                collection = paths.collection("Lease", self._namespace)
+                async for event in self._api.watch(collection, name=self._name):
+                    if event["type"] == "DELETED" or event["object"]["metadata"]["resourceVersion"] != version:
+                        return
+                await asyncio.sleep(_RETRY)  # the server ended the watch
+
+
+def _holder(lease: Json) -> str:
+    return lease.get("spec", {}).get("holderIdentity") or ""
+
+
+def _ttl(lease: Json, default: float) -> float:
+    return float(lease.get("spec", {}).get("leaseDurationSeconds") or default)

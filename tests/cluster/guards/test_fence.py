@@ -1,0 +1,115 @@
+"""Guard fence: of the operator's replicas, the one that the Lease names writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.cluster.api import OPERATOR, SYSTEM, Api, Caller, Json, unique, until
+from tests.cluster.guards.attack import ACCOUNTS, PODS, SECRETS, TASK_GRANTS, accepted, delivered, refused
+from tests.cluster.world import World, grant
+
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases"
+UID = "5e0d2a52-9a9b-4d5e-8f4e-3e8d1f0a7b10"
+
+
+def replica(number: int) -> Caller:
+    """The operator with the token of one of its pods, whom RBAC refuses nothing."""
+    key = "authentication.kubernetes.io/pod-"
+    extra = {f"{key}name": (f"valetkey-{number}",), f"{key}uid": (f"uid-{number}",)}
+    return Caller(user=OPERATOR, groups=("system:masters",), extra=extra)
+
+
+@pytest.fixture
+async def lease(api: Api, world: World) -> AsyncIterator[Json]:
+    """The Lease, which names the first replica."""
+    assert world
+    body = {"metadata": {"name": "valetkey"}, "spec": {"holderIdentity": "valetkey-0_uid-0", "leaseDurationSeconds": 5}}
+    yield await api.made(LEASES, body)
+    await api.gone(f"{LEASES}/valetkey")
+    await allowed(api, replica(1), "the fence to be open again")
+
+
+async def allowed(api: Api, caller: Caller, what: str) -> None:
+    async def writes() -> bool:
+        return (await api.post(f"{ACCOUNTS}?dryRun=All", account(), by=caller))[0] == 201
+
+    await until(writes, what, seconds=5)
+
+
+async def fenced(api: Api, caller: Caller) -> None:
+    async def refused() -> bool:
+        return (await api.post(f"{ACCOUNTS}?dryRun=All", account(), by=caller))[0] == 403
+
+    await until(refused, "the fence to be closed", seconds=5)
+
+
+def account() -> Json:
+    return {"metadata": {"name": f"valetkey-{UID}", "labels": {"valetkey.dev/request": UID}}}
+
+
+async def test_whoever_does_not_lead_writes_nothing_of_a_grant(api: Api, world: World, lease: Json) -> None:
+    assert lease
+    await fenced(api, replica(1))
+    pod, secret = world.pods["asker"]["metadata"]["name"], delivered(UID, unique("valetkey-f"))
+    for caller in (replica(1), Caller(user=OPERATOR, groups=("system:masters",)), await api_token(api)):
+        for answer in (
+            await api.post(f"{ACCOUNTS}?dryRun=All", account(), by=caller),
+            await api.post(f"{TASK_GRANTS}?dryRun=All", grant(unique("f"), UID), by=caller),
+            await api.post(f"{SECRETS}?dryRun=All", secret, by=caller),
+            await api.patch(
+                f"{PODS}/{pod}?dryRun=All", {"metadata": {"annotations": {"valetkey.dev/grant": "x"}}}, by=caller
+            ),
+        ):
+            refused(answer, "fence", "this one does not lead")
+    accepted(await api.post(f"{ACCOUNTS}?dryRun=All", account(), by=replica(0)))
+
+
+async def api_token(api: Api) -> Caller:
+    """The operator's account with a token of no pod."""
+    return await api.token(SYSTEM, "valetkey")
+
+
+async def test_who_leads_changes_with_the_lease(api: Api, lease: Json) -> None:
+    await fenced(api, replica(1))
+    change = {"spec": {"holderIdentity": "valetkey-1_uid-1"}}
+    accepted(await api.patch(f"{LEASES}/valetkey", change))
+    await allowed(api, replica(1), "the next leader to be let in")
+    refused(await api.post(f"{ACCOUNTS}?dryRun=All", account(), by=replica(0)), "fence")
+    accepted(await api.patch(f"{LEASES}/valetkey", {"spec": {"holderIdentity": ""}}))
+    await fenced(api, replica(1))
+    assert lease
+
+
+async def test_a_pod_of_the_leaders_name_is_not_the_leader(api: Api, lease: Json) -> None:
+    assert lease
+    await fenced(api, replica(1))
+    key = "authentication.kubernetes.io/pod-"
+    for extra in (
+        {f"{key}name": ("valetkey-0",), f"{key}uid": ("uid-1",)},
+        {f"{key}name": ("valetkey-0",)},
+        {f"{key}name": ("valetkey-0", "uid-0")},
+        {f"{key}name": ("valetkey-0_uid-0",)},
+    ):
+        caller = Caller(user=OPERATOR, groups=("system:masters",), extra=extra)
+        refused(await api.post(f"{ACCOUNTS}?dryRun=All", account(), by=caller), "fence")
+
+
+async def test_the_fence_is_nobody_elses_business(api: Api, world: World, lease: Json) -> None:
+    assert lease
+    await fenced(api, replica(1))
+    name = unique("plain")
+    accepted(await api.post(SECRETS, {"metadata": {"name": name}, "stringData": {"a": "b"}}, by=world.editor))
+    accepted(await api.delete(f"{SECRETS}/{name}", by=world.editor))
+    accepted(await api.patch(f"{PODS}/{world.pods['twin']['metadata']['name']}", {"metadata": {"labels": {"a": "b"}}}))
+
+
+async def test_the_operator_writes_its_own_lease_and_no_other(api: Api, world: World, lease: Json) -> None:
+    operator = world.tokens["operator"]
+    accepted(await api.put(f"{LEASES}/valetkey", lease, by=operator))
+    assert (await api.delete(f"{LEASES}/valetkey", by=operator))[0] == 403
+    assert (await api.get(LEASES, by=operator))[0] == 403
+    other = await api.made(LEASES, {"metadata": {"name": unique("other")}})
+    assert (await api.put(f"{LEASES}/{other['metadata']['name']}", other, by=operator))[0] == 403
+    await api.gone(f"{LEASES}/{other['metadata']['name']}")
