@@ -15,7 +15,7 @@ class Settings(Model):
 
     cluster: str = Field(default="", description="This cluster's name, for the log and for policies.")
     namespace: str = Field(default="valetkey-system", description="The operator's own namespace.")
-    lease: str = Field(default="valetkey", description="The Lease there that names the replica that leads.")
+    leader: str = Field(default="valetkey", description="The Leader there, which names the replica that leads.")
     grants_namespace: str = Field(default="valetkey-grants", description="Where the accounts of grants live; locked.")
     agent_namespaces: tuple[str, ...] = Field(min_length=1, description="Namespaces whose agents are served.")
     targets: tuple[str, ...] = Field(default=(), description="Namespaces in which rights may be handed out.")

@@ -22,10 +22,10 @@ def operators(log: Path) -> Iterator[Json]:
 
 
 def count(log: Path, since: str, until: str) -> Counter[str]:
-    """How often the operator sent each verb to each resource in that time; no lists, no watches, no Lease."""
+    """How often the operator sent each verb to each resource in that time; no lists, no watches, no Leader."""
     counted: Counter[str] = Counter()
     for event in operators(log):
-        upkeep = event["verb"] in ("list", "watch") or event["objectRef"]["resource"] == "leases"
+        upkeep = event["verb"] in ("list", "watch") or event["objectRef"]["resource"] == "leaders"
         if not upkeep and since <= event["requestReceivedTimestamp"] <= until:
             reference = event["objectRef"]
             resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))

@@ -48,13 +48,13 @@ class World:
 
     async def leader(self) -> Json | None:
         """The operator's pod that leads; None where none runs, and then the fence is open."""
-        lease = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/valetkey"
-        _, body = await self.api.get(lease)
+        path = f"/apis/valetkey.dev/v1alpha1/namespaces/{SYSTEM}/leaders/valetkey"
+        _, body = await self.api.get(path)
         name, _, uid = body.get("spec", {}).get("holderIdentity", "").partition("_")
         status, pod = await self.api.get(f"/api/v1/namespaces/{SYSTEM}/pods/{name or 'none'}")
         if status == 200 and pod["metadata"]["uid"] == uid:
             return pod
-        await self.api.gone(lease)
+        await self.api.gone(path)
         return None
 
     async def leave(self) -> None:

@@ -17,7 +17,7 @@ from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED
 
 PODS = f"/api/v1/namespaces/{SYSTEM}/pods"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/valetkey"
+LEADER = f"/apis/valetkey.dev/v1alpha1/namespaces/{SYSTEM}/leaders/valetkey"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def pair(operated: World, install: Callable[[Json], None]) -> AsyncIterato
 
 async def leader(api: Api) -> tuple[str, str]:
     """The name and uid of the pod that leads."""
-    _, lease = await api.get(LEASE)
+    _, lease = await api.get(LEADER)
     name, _, uid = lease.get("spec", {}).get("holderIdentity", "").partition("_")
     return name, uid
 

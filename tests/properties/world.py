@@ -29,7 +29,7 @@ _KINDS = {
     "secrets": "Secret",
     "namespaces": "Namespace",
     "serviceaccounts": "ServiceAccount",
-    "leases": "Lease",
+    "leaders": "Leader",
     "roles": "Role",
     "rolebindings": "RoleBinding",
     "clusterroles": "ClusterRole",
@@ -87,7 +87,7 @@ class World:
         kind, namespace, name, _ = self._parse(path)
         with self._request():
             old = self._found(kind, namespace, name)
-            if kind == "Lease":
+            if kind == "Leader":
                 if body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
                     raise ApiError(409, "Conflict", "resourceVersion differs")
                 return self._store(kind, body)

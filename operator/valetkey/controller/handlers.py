@@ -16,7 +16,7 @@ from valetkey.controller.relist import AGENTS
 from valetkey.kinds.base import GROUP, VERSION
 from valetkey.kube import session
 from valetkey.kube.client import PAGE, Client
-from valetkey.kube.lease import Leadership
+from valetkey.kube.leader import Leadership
 from valetkey.settings import Settings
 
 _ADMISSION = "admissionregistration.k8s.io"
@@ -75,7 +75,7 @@ def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event
         leadership = Leadership(
             Client(own, session.server()),
             namespace=settings.namespace,
-            name=settings.lease,
+            name=settings.leader,
             identity=f"{instance}_{uid}",
         )
         operator = Operator(

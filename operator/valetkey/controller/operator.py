@@ -1,6 +1,6 @@
 """The operator: its parts put together, and what each event of the API server means to them.
 
-Every replica watches; the one that holds the Lease writes. What a replica knows is the same either way, so that a new
+Every replica watches; the one that leads writes. What a replica knows is the same either way, so that a new
 leader goes on from where it looks, not from a restart.
 """
 
@@ -33,7 +33,7 @@ from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kube import guards
 from valetkey.kube.client import Api, Json
-from valetkey.kube.lease import Leadership
+from valetkey.kube.leader import Leadership
 from valetkey.settings import Settings
 
 _logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from valetkey.kube.client import ApiError
 AT_ONCE: Final = 16
 """Orphans removed side by side."""
 SETTLES_AFTER: Final = timedelta(seconds=3)
-"""The API server refuses an earlier leader some 20 ms after the Lease has changed hands."""
+"""The API server refuses an earlier leader some 20 ms after another has come to lead."""
 
 _logger = logging.getLogger(__name__)
 

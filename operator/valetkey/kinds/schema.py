@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import GROUP, VERSION
+from valetkey.kinds.leader import Leader
 from valetkey.kinds.taskgrant import TaskGrant
 
 Json = dict[str, Any]
@@ -21,9 +22,10 @@ class Kind:
 
     model: type[BaseModel]
     plural: str
-    short: str
     namespaced: bool
     columns: tuple[tuple[str, str], ...]
+    short: str = ""
+    """Left out where only the operator has to do with it."""
     selectable: tuple[str, ...] = ()
 
 
@@ -72,6 +74,16 @@ KINDS: Final = (
             ("Reason", _condition("Ready", "reason")),
         ),
     ),
+    Kind(
+        model=Leader,
+        plural="leaders",
+        namespaced=True,
+        columns=(
+            ("Holder", ".spec.holderIdentity"),
+            ("Since", ".spec.acquireTime"),
+            ("Renewed", ".spec.renewTime"),
+        ),
+    ),
 )
 
 
@@ -93,8 +105,7 @@ def crd(kind: Kind) -> Json:
                 "listKind": f"{name}List",
                 "plural": kind.plural,
                 "singular": name.lower(),
-                "shortNames": [kind.short],
-                "categories": ["valetkey"],
+                **({"shortNames": [kind.short], "categories": ["valetkey"]} if kind.short else {}),
             },
             "scope": "Namespaced" if kind.namespaced else "Cluster",
             "versions": [
@@ -103,7 +114,7 @@ def crd(kind: Kind) -> Json:
                     "served": True,
                     "storage": True,
                     "schema": {"openAPIV3Schema": schema(kind.model)},
-                    "subresources": {"status": {}},
+                    **({"subresources": {"status": {}}} if "status" in kind.model.model_fields else {}),
                     **(
                         {"selectableFields": [{"jsonPath": path} for path in kind.selectable]}
                         if kind.selectable
@@ -131,9 +142,13 @@ def schema(model: type[BaseModel]) -> Json:
             "kind": {"type": "string", "description": f"{model.__name__}."},
             "metadata": {"type": "object"},
             "spec": fields["spec"],
-            "status": {key: value for key, value in fields["status"].items() if key != "default"},
+            **({"status": _without_default(fields["status"])} if "status" in fields else {}),
         },
     }
+
+
+def _without_default(field: Json) -> Json:
+    return {key: value for key, value in field.items() if key != "default"}
 
 
 def _structural(node: Json, definitions: Json) -> Json:

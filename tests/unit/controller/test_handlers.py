@@ -24,7 +24,7 @@ from valetkey.controller.operator import Operator
 from valetkey.controller.queue import Key
 from valetkey.controller.relist import Relist
 from valetkey.kube.client import Json, RewoundError
-from valetkey.kube.lease import Leadership
+from valetkey.kube.leader import Leadership
 from valetkey.settings import Settings
 
 
@@ -46,7 +46,7 @@ def operator_of(world: World, directory: Path, **more: Any) -> tuple[Operator, S
         ready_file=directory / "ready",
         **more,
     )
-    leadership = Leadership(world, namespace=settings.namespace, name=settings.lease, identity="valetkey-0_uid")
+    leadership = Leadership(world, namespace=settings.namespace, name=settings.leader, identity="valetkey-0_uid")
     operator = Operator(
         world, settings, leadership, instance="valetkey-0", server="https://api", certificate_authority="CA"
     )
@@ -102,7 +102,7 @@ async def test_a_replica_that_does_not_lead_writes_nothing_and_goes_on_from_ther
     world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
     world.add("AgentPolicy", policy(15))
     lease = {"metadata": {"name": "valetkey", "namespace": "valetkey-system"}}
-    world.add("Lease", lease | {"spec": {"holderIdentity": "valetkey-1_uid", "leaseDurationSeconds": 60}})
+    world.add("Leader", lease | {"spec": {"holderIdentity": "valetkey-1_uid", "leaseDurationSeconds": 60}})
     operator, _ = operator_of(world, tmp_path, targets=("shop",))
     world.now += timedelta(minutes=1)
     owner = world.add("Pod", pod("one"))
@@ -113,7 +113,7 @@ async def test_a_replica_that_does_not_lead_writes_nothing_and_goes_on_from_ther
         await asyncio.sleep(0.3)
         assert set(world.objects) == before
         assert not world.records
-        world.change("Lease", "valetkey-system", "valetkey", {"spec": {"holderIdentity": ""}})
+        world.change("Leader", "valetkey-system", "valetkey", {"spec": {"holderIdentity": ""}})
 
         async def granted() -> bool:
             return bool(world.live_tokens())
@@ -122,7 +122,7 @@ async def test_a_replica_that_does_not_lead_writes_nothing_and_goes_on_from_ther
         assert {record.get("request") for record in world.records} <= {None, "shop/r"}
     finally:
         await operator.stop()
-    (held,) = world.of("Lease")
+    (held,) = world.of("Leader")
     assert held["spec"]["holderIdentity"] == "", "it lets another lead"
 
 

@@ -16,7 +16,7 @@ them with what is live. What the API server would default is written out, so tha
     labels:
       {{- include "valetkey.labels" $ | nindent 6 }}
   spec:
-    {{- merge (dict "failurePolicy" "Fail" "matchConstraints" $constraints) (omit $spec "paramRef") | toYaml | nindent 4 }}
+    {{- merge (dict "matchConstraints" $constraints) (dict "failurePolicy" ($spec.failurePolicy | default "Fail")) (omit $spec "paramRef") | toYaml | nindent 4 }}
 - apiVersion: admissionregistration.k8s.io/v1
   kind: ValidatingAdmissionPolicyBinding
   metadata:

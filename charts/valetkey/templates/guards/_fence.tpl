@@ -1,10 +1,12 @@
 {{- /*
-Of several replicas one leads, the one that the Lease names. Whatever an earlier leader still sends, or had on its way when it was
-stopped, is refused. Where there is no Lease nothing is: a Lease that somebody deleted must not stop the cluster's writes, and the
-leader makes it again at once.
+Of several replicas one leads, the one that the Leader names. Whatever an earlier leader still sends, or had on its way when it was
+stopped, is refused. A parameter that is not there, or cannot be read, would stop everybody's writes of these kinds, for parameters
+are looked up before matchConditions: so then nothing is refused (Allow, Ignore). The leader makes a Leader that was deleted
+again, and a leader whose time is over sends nothing by its own clock.
 */}}
 {{- define "valetkey.guard.fence" -}}
-paramKind: {apiVersion: coordination.k8s.io/v1, kind: Lease}
+failurePolicy: Ignore
+paramKind: {apiVersion: valetkey.dev/v1alpha1, kind: Leader}
 paramRef: {name: {{ .Values.account }}, namespace: {{ .Release.Namespace }}, parameterNotFoundAction: Allow}
 matchConstraints:
   resourceRules:
@@ -27,5 +29,5 @@ validations:
 - expression: >-
     ["pod-name", "pod-uid"].map(k, request.userInfo.?extra[?"authentication.kubernetes.io/" + k].orValue([]).join(" ")).join("_")
     == params.spec.?holderIdentity.orValue("")
-  message: only the replica of the valetkey operator that its Lease names writes; this one does not lead
+  message: only the replica of the valetkey operator that leads writes, and this one does not
 {{- end }}

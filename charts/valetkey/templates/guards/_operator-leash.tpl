@@ -12,7 +12,7 @@ matchConstraints:
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [UPDATE], resources: [taskgrants/status, accessrequests/status, agentpolicies/status]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [accessrequests]}
   - {apiGroups: ["", events.k8s.io], apiVersions: ["*"], operations: [CREATE], resources: [events]}
-  - {apiGroups: [coordination.k8s.io], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [leases], resourceNames: [{{ .Values.account }}]}
+  - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [leaders], resourceNames: [{{ .Values.account }}]}
   - {{ include "valetkey.accounts" . }}
   - {{ include "valetkey.roles" . }}
   - {{ include "valetkey.deliveries" . }}

@@ -5,7 +5,7 @@ matchConstraints:
   - apiGroups: [valetkey.dev]
     apiVersions: ["*"]
     operations: [CREATE, UPDATE]
-    resources: [taskgrants, taskgrants/status, accessrequests/status, agentpolicies/status]
+    resources: [taskgrants, taskgrants/status, accessrequests/status, agentpolicies/status, leaders]
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [taskgrants]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [secrets]}
 matchConditions:

@@ -1,4 +1,4 @@
-"""The Lease under Hypothesis, in simulated time: whatever fails, stalls or stops, two replicas never lead at once."""
+"""Leadership under Hypothesis, in simulated time: whatever fails, stalls or stops, two replicas never lead at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.properties.world import World
 from valetkey.kube.client import ApiError, Json
-from valetkey.kube.lease import TTL, Leadership, LostError
+from valetkey.kube.leader import TTL, Leadership, LostError
 
 SETTLED = TTL.total_seconds() + 1.5
 
@@ -192,35 +192,35 @@ def test_the_same_pod_takes_up_where_its_dead_process_left_off() -> None:
         began = loop.time()
         await again.acquire()
         assert loop.time() - began < 0.2
-        (lease,) = world.of("Lease")
+        (lease,) = world.of("Leader")
         assert lease["spec"]["leaseTransitions"] == 0
 
     simulated(story())
 
 
-def test_a_lease_that_somebody_deletes_is_made_again_by_its_leader() -> None:
+def test_a_leader_object_that_somebody_deletes_is_made_again_by_its_leader() -> None:
     async def story() -> None:
         chance, world = random.Random(1), World()
         first = replica(Slow(world, chance, faults=False), 1)
         await first.acquire()
         keeps = asyncio.create_task(first.keep())
-        world.remove("Lease", "valetkey-system", "valetkey")
+        world.remove("Leader", "valetkey-system", "valetkey")
         await asyncio.sleep(3)
         assert first.held
         assert not keeps.done()
-        (lease,) = world.of("Lease")
+        (lease,) = world.of("Leader")
         assert lease["spec"]["holderIdentity"] == first.identity
         keeps.cancel()
 
     simulated(story())
 
 
-def test_a_leader_whose_lease_names_another_knows_at_its_next_renewal() -> None:
+def test_a_leader_whose_object_names_another_knows_at_its_next_renewal() -> None:
     async def story() -> None:
         chance, world = random.Random(1), World()
         first = replica(Slow(world, chance, faults=False), 1)
         await first.acquire()
-        world.change("Lease", "valetkey-system", "valetkey", {"spec": {"holderIdentity": "pod-2_uid"}})
+        world.change("Leader", "valetkey-system", "valetkey", {"spec": {"holderIdentity": "pod-2_uid"}})
         with pytest.raises(LostError, match="pod-2_uid leads"):
             await first.keep()
 

@@ -1,7 +1,7 @@
-"""The Lease: of several replicas one leads, and knows by its own clock until when it surely does.
+"""Leadership: of several replicas one leads, and knows by its own clock until when it surely does.
 
 The algorithm of client-go's leaderelection, with two differences: a replica that waits wakes at the moment of expiry
-and at every change of the Lease, not on a tick; and a leader whose time is over says so before its next write.
+and at every change of the object, not on a tick; and a leader whose time is over says so before its next write.
 https://pkg.go.dev/k8s.io/client-go/tools/leaderelection
 """
 
@@ -16,11 +16,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from valetkey.kinds.base import API_VERSION
 from valetkey.kube import paths
 from valetkey.kube.client import ApiError, Json, WatchApi
 
 TTL: Final = timedelta(seconds=5)
-"""How long a Lease is worth after its last renewal."""
+"""How long a replica leads after its last renewal."""
 RENEW_EVERY: Final = timedelta(seconds=1.5)
 _RETRY: Final = 0.25
 
@@ -37,7 +38,7 @@ def boot_time() -> float:
 
 
 class Leadership:
-    """The right of one replica to write, as the Lease says it."""
+    """The right of one replica to write, as the Leader object says it."""
 
     def __init__(
         self,
@@ -54,11 +55,11 @@ class Leadership:
         self.identity = identity
         self._api = api
         self._namespace, self._name = namespace, name
-        self._path = paths.item("Lease", namespace, name)
+        self._path = paths.item("Leader", namespace, name)
         self._ttl = ttl.total_seconds()
         self._renew_every = renew_every.total_seconds()
         self._clock = clock
-        self._lease: Json = {}
+        self._leader: Json = {}
         self._deadline = -math.inf
 
     @property
@@ -75,22 +76,22 @@ class Leadership:
         version, since = "", self._clock()
         while True:
             try:
-                lease = await self._read()
-                if lease is None:
+                found = await self._read()
+                if found is None:
                     if await self._write({"metadata": {"name": self._name, "namespace": self._namespace}}):
                         return
                     continue
-                if lease["metadata"]["resourceVersion"] != version:
-                    version, since = lease["metadata"]["resourceVersion"], self._clock()
-                expires = since + _ttl(lease, self._ttl)
+                if found["metadata"]["resourceVersion"] != version:
+                    version, since = found["metadata"]["resourceVersion"], self._clock()
+                expires = since + _ttl(found, self._ttl)
                 # A holder of our own identity was this pod's process before; the kubelet has ended it.
-                free = _holder(lease) in ("", self.identity) or self._clock() >= expires
+                free = _holder(found) in ("", self.identity) or self._clock() >= expires
                 if not free:
                     await self._changed(version, expires - self._clock())
-                elif await self._write(lease):
+                elif await self._write(found):
                     return
             except ApiError as error:
-                _logger.warning("lease: %s; it is tried again", error)
+                _logger.warning("leading: %s; it is tried again", error)
                 await asyncio.sleep(_RETRY)
 
     async def keep(self) -> None:
@@ -99,14 +100,14 @@ class Leadership:
         while True:
             await asyncio.sleep(min(pause, max(0.0, self._deadline - self._clock())))
             if not self.held:
-                raise LostError(f"the Lease was not renewed for {self._ttl:g} s; another replica may lead by now")
+                raise LostError(f"the Leader was not renewed for {self._ttl:g} s; another replica may lead by now")
             try:
                 async with asyncio.timeout(self._deadline - self._clock()):
-                    pause = self._renew_every if await self._write(self._lease) else await self._read_again()
+                    pause = self._renew_every if await self._write(self._leader) else await self._read_again()
             except TimeoutError:
                 continue
             except ApiError as error:
-                _logger.warning("lease: not renewed: %s", error)
+                _logger.warning("leading: not renewed: %s", error)
                 pause = _RETRY
 
     async def release(self) -> None:
@@ -115,8 +116,8 @@ class Leadership:
         if held:
             with contextlib.suppress(ApiError, TimeoutError):
                 async with asyncio.timeout(1):
-                    spec = self._lease["spec"] | {"holderIdentity": ""}
-                    await self._api.replace(self._path, self._lease | {"spec": spec})
+                    spec = self._leader["spec"] | {"holderIdentity": ""}
+                    await self._api.replace(self._path, self._leader | {"spec": spec})
 
     async def _read(self) -> Json | None:
         try:
@@ -127,30 +128,30 @@ class Leadership:
             return None
 
     async def _read_again(self) -> float:
-        """Somebody wrote the Lease or deleted it; gives the pause until the next try, raises LostError."""
-        lease = await self._read()
-        if lease is None:
-            self._lease = {"metadata": {"name": self._name, "namespace": self._namespace}}
-        elif _holder(lease) != self.identity:
-            raise LostError(f"{_holder(lease) or 'nobody'} leads")
+        """Somebody wrote the object or deleted it; gives the pause until the next try, raises LostError."""
+        found = await self._read()
+        if found is None:
+            self._leader = {"metadata": {"name": self._name, "namespace": self._namespace}}
+        elif _holder(found) != self.identity:
+            raise LostError(f"{_holder(found) or 'nobody'} leads")
         else:
-            self._lease = lease
+            self._leader = found
         return 0.0
 
-    async def _write(self, lease: Json) -> bool:
-        """Makes this replica the holder of the Lease as it was read; false where it has changed since."""
+    async def _write(self, found: Json) -> bool:
+        """Makes this replica the holder of the object as it was read; false where it has changed since."""
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-        before = lease.get("spec", {})
+        before = found.get("spec", {})
         spec = {**before, "holderIdentity": self.identity, "leaseDurationSeconds": int(self._ttl), "renewTime": now}
-        if _holder(lease) != self.identity:
+        if _holder(found) != self.identity:
             spec |= {"acquireTime": now, "leaseTransitions": before.get("leaseTransitions", -1) + 1}
-        body = lease | {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
+        body = found | {"apiVersion": API_VERSION, "kind": "Leader", "spec": spec}
         sent = self._clock()
         try:
-            if "resourceVersion" in lease["metadata"]:
-                self._lease = await self._api.replace(self._path, body)
+            if "resourceVersion" in found["metadata"]:
+                self._leader = await self._api.replace(self._path, body)
             else:
-                self._lease = await self._api.create(paths.collection("Lease", self._namespace), body)
+                self._leader = await self._api.create(paths.collection("Leader", self._namespace), body)
         except ApiError as error:
             if not (error.conflict or error.already_exists or error.not_found):
                 raise
@@ -159,19 +160,19 @@ class Leadership:
         return True
 
     async def _changed(self, version: str, seconds: float) -> None:
-        """Returns when the Lease is another version, or after so many seconds."""
+        """Returns when the object is another version, or after so many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                collection = paths.collection("Lease", self._namespace)
+                collection = paths.collection("Leader", self._namespace)
                 async for event in self._api.watch(collection, name=self._name):
                     if event["type"] == "DELETED" or event["object"]["metadata"]["resourceVersion"] != version:
                         return
                 await asyncio.sleep(_RETRY)  # the server ended the watch
 
 
-def _holder(lease: Json) -> str:
-    return lease.get("spec", {}).get("holderIdentity") or ""
+def _holder(found: Json) -> str:
+    return found.get("spec", {}).get("holderIdentity") or ""
 
 
-def _ttl(lease: Json, default: float) -> float:
-    return float(lease.get("spec", {}).get("leaseDurationSeconds") or default)
+def _ttl(found: Json, default: float) -> float:
+    return float(found.get("spec", {}).get("leaseDurationSeconds") or default)

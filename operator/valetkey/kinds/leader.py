@@ -1,0 +1,33 @@
+"""Leader: which of the operator's replicas writes; all fields are those of a Lease (coordination.k8s.io/v1).
+
+It is a kind of its own because the guard `fence` has it as its parameter. The API server's informer of a built-in kind
+never starts again once the last policy that reads it was deleted, so a chart installed anew would be judged by what the
+Lease said before (Kubernetes 1.36, apiserver/pkg/admission/plugin/policy/generic/policy_source.go).
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from valetkey.kinds.base import Metadata, Model, Time
+
+
+class LeaderSpec(Model):
+    """Who leads, and since when."""
+
+    holder_identity: str = Field(
+        max_length=512, description="The pod that leads, <name>_<uid>; empty where the last one has let go."
+    )
+    lease_duration_seconds: int = Field(ge=1, le=3600, description="How long it leads after its last renewal.")
+    acquire_time: Time = Field(description="Since when it leads.")
+    renew_time: Time = Field(description="When it last said that it does.")
+    lease_transitions: int = Field(ge=0, description="How often another came to lead.")
+
+
+class Leader(BaseModel):
+    """Which of the operator's replicas leads; made and renewed by the operator."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    metadata: Metadata
+    spec: LeaderSpec
