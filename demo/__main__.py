@@ -19,7 +19,7 @@ import yaml
 
 from tests.cluster.local import images
 from tests.cluster.local.cluster import Cluster, running, up
-from tests.cluster.local.places import STATE, LocalClusterError
+from tests.cluster.local.places import ROOT, STATE, LocalClusterError
 
 HERE: Final = Path(__file__).parent
 AGENT: Final = ("exec", "-i", "-n", "shop-agents", "fixer", "--")
@@ -236,7 +236,7 @@ class Demo:
             self._quiet("delete", "namespace", name, "--ignore-not-found", "--timeout=60s", may_fail=True)
         self._let_go()
         shutil.rmtree(LOG, ignore_errors=True)
-        kinds = [f"{kind}.valetkey.dev" for kind in ("accessrequests", "taskgrants", "agentpolicies")]
+        kinds = [path.stem for path in (ROOT / "crds").glob("*.yaml")]
         self._quiet("delete", "customresourcedefinitions", *kinds, "--ignore-not-found", "--timeout=60s")
 
     def _let_go(self) -> None:

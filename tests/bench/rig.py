@@ -203,9 +203,9 @@ class Rig:
         await asyncio.to_thread(
             self._helm, "uninstall", "valetkey", "--ignore-not-found", "--namespace", SYSTEM, "--wait"
         )
-        for kind in ("accessrequests", "taskgrants", "agentpolicies"):
-            path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}.{GROUP}"
-            await send("DELETE", path, missing=True)
+        for path in (ROOT / "crds").glob("*.yaml"):
+            copy = path.stem.replace("valetkey.dev", GROUP)
+            await send("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{copy}", missing=True)
         await send("DELETE", f"/api/v1/namespaces/{AGENTS}/pods?gracePeriodSeconds=0", {"gracePeriodSeconds": 0})
         for name in (AGENTS, SHOP, GRANTS):
             await send("DELETE", f"/api/v1/namespaces/{name}", missing=True)

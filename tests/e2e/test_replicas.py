@@ -32,10 +32,12 @@ async def pair(operated: World, install: Callable[[Json], None]) -> AsyncIterato
     await api.delete(f"{PODS}/valetkey-0")
 
     async def fresh() -> bool:
-        _, pod = await api.get(f"{PODS}/valetkey-0")
+        status, pod = await api.get(f"{PODS}/valetkey-0")
+        if status != 200:
+            return False
         ready = [c["status"] for c in pod.get("status", {}).get("conditions", ()) if c["type"] == "Ready"]
         leads = (await leader(api))[1] == pod["metadata"].get("uid")
-        return bool(pod["metadata"].get("uid") != old["metadata"]["uid"] and ready == ["True"] and leads)
+        return bool(pod["metadata"].get("uid") != old["metadata"].get("uid") and ready == ["True"] and leads)
 
     await until(fresh, "the operator to be as it was", seconds=60)
 

@@ -165,7 +165,7 @@ def test_a_leader_that_dies_is_followed_when_its_time_is_over_and_no_sooner(seed
     simulated(story())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_a_leader_that_lets_go_is_followed_at_once(seed: int) -> None:
     async def story() -> None:

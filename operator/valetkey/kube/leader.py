@@ -116,8 +116,11 @@ class Leadership:
         if held:
             with contextlib.suppress(ApiError, TimeoutError):
                 async with asyncio.timeout(1):
-                    spec = self._leader["spec"] | {"holderIdentity": ""}
-                    await self._api.replace(self._path, self._leader | {"spec": spec})
+                    # Read anew: a renewal that was cut off when this process was told to stop may have gone through.
+                    found = await self._api.get(self._path)
+                    if _holder(found) == self.identity:
+                        spec = found["spec"] | {"holderIdentity": ""}
+                        await self._api.replace(self._path, found | {"spec": spec})
 
     async def _read(self) -> Json | None:
         try:
