@@ -24,6 +24,8 @@ TTL: Final = timedelta(seconds=5)
 """How long a replica leads after its last renewal."""
 RENEW_EVERY: Final = timedelta(seconds=1.5)
 _RETRY: Final = 0.25
+_TRIES: Final = 4
+"""Renewals that fit into one ttl: a connection that went silent must not cost the leadership (client-go halves it)."""
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +53,12 @@ class Leadership:
         renew_every: timedelta = RENEW_EVERY,
         clock: Callable[[], float] = boot_time,
     ) -> None:
-        """`identity` is `<pod name>_<pod uid>`: a guard compares it with the caller's token. `ttl`: whole seconds."""
+        """`identity` is `<pod name>_<pod uid>`: a guard compares it with the caller's token.
+
+        Raises ValueError for a `ttl` that is not of whole seconds: others would count less than this replica does.
+        """
+        if ttl < timedelta(seconds=1) or ttl % timedelta(seconds=1):
+            raise ValueError(f"a ttl of {ttl} is not of whole seconds")
         self.identity = identity
         self._api = api
         self._namespace, self._name = namespace, name
@@ -73,22 +80,20 @@ class Leadership:
 
     async def acquire(self) -> None:
         """Returns when this replica leads: at once if nobody does, or when who does has not renewed for its ttl."""
-        version, since = "", self._clock()
+        version, ttl, expires = "", self._ttl, -math.inf
         while True:
             try:
                 found = await self._read()
-                if found is None:
-                    if await self._write({"metadata": {"name": self._name, "namespace": self._namespace}}):
-                        return
-                    continue
-                if found["metadata"]["resourceVersion"] != version:
-                    version, since = found["metadata"]["resourceVersion"], self._clock()
-                expires = since + _ttl(found, self._ttl)
+                seen = found["metadata"].get("resourceVersion", "")
+                if seen != version:
+                    # A change too is that it was deleted: who led until then may not know yet.
+                    ttl = _ttl(found, ttl)
+                    version, expires = seen, self._clock() + ttl
                 # A holder of our own identity was this pod's process before; the kubelet has ended it.
-                free = _holder(found) in ("", self.identity) or self._clock() >= expires
+                free = (seen and _holder(found) in ("", self.identity)) or self._clock() >= expires
                 if not free:
                     await self._changed(version, expires - self._clock())
-                elif await self._write(found):
+                elif await self._write(found) and self.held:  # an answer may come after the time that it gave
                     return
             except ApiError as error:
                 _logger.warning("leading: %s; it is tried again", error)
@@ -102,10 +107,10 @@ class Leadership:
             if not self.held:
                 raise LostError(f"the Leader was not renewed for {self._ttl:g} s; another replica may lead by now")
             try:
-                async with asyncio.timeout(self._deadline - self._clock()):
+                async with asyncio.timeout(min(self._ttl / _TRIES, self._deadline - self._clock())):
                     pause = self._renew_every if await self._write(self._leader) else await self._read_again()
             except TimeoutError:
-                continue
+                pause = _RETRY
             except ApiError as error:
                 _logger.warning("leading: not renewed: %s", error)
                 pause = _RETRY
@@ -122,23 +127,22 @@ class Leadership:
                         spec = found["spec"] | {"holderIdentity": ""}
                         await self._api.replace(self._path, found | {"spec": spec})
 
-    async def _read(self) -> Json | None:
+    async def _read(self) -> Json:
+        """The object; without a resourceVersion where it is not there."""
         try:
             return await self._api.get(self._path)
         except ApiError as error:
             if not error.not_found:
                 raise
-            return None
+            return {"metadata": {"name": self._name, "namespace": self._namespace}}
 
     async def _read_again(self) -> float:
         """Somebody wrote the object or deleted it; gives the pause until the next try, raises LostError."""
         found = await self._read()
-        if found is None:
-            self._leader = {"metadata": {"name": self._name, "namespace": self._namespace}}
-        elif _holder(found) != self.identity:
+        if "resourceVersion" in found["metadata"] and _holder(found) != self.identity:
+            self._deadline = -math.inf  # whatever the clock says
             raise LostError(f"{_holder(found) or 'nobody'} leads")
-        else:
-            self._leader = found
+        self._leader = found
         return 0.0
 
     async def _write(self, found: Json) -> bool:
@@ -156,7 +160,8 @@ class Leadership:
             else:
                 self._leader = await self._api.create(paths.collection("Leader", self._namespace), body)
         except ApiError as error:
-            if not (error.conflict or error.already_exists or error.not_found):
+            gone = error.not_found and "resourceVersion" in found["metadata"]  # else the namespace is
+            if not (error.conflict or error.already_exists or gone):
                 raise
             return False
         self._deadline = sent + self._ttl
@@ -168,7 +173,8 @@ class Leadership:
             async with asyncio.timeout(seconds):
                 collection = paths.collection("Leader", self._namespace)
                 async for event in self._api.watch(collection, name=self._name):
-                    if event["type"] == "DELETED" or event["object"]["metadata"]["resourceVersion"] != version:
+                    gone = event["type"] == "DELETED"
+                    if ("" if gone else event["object"]["metadata"]["resourceVersion"]) != version:
                         return
                 await asyncio.sleep(_RETRY)  # the server ended the watch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -129,11 +130,14 @@ def images() -> set[str]:
 
 def import_image(archive: Path) -> None:
     """Gives the node an image."""
-    done = subprocess.run(
-        ["ctr", "-a", str(SOCKET), "-n", "k8s.io", "images", "import", str(archive)], capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        raise LocalClusterError(f"{archive.name} could not be imported: {done.stderr.decode(errors='replace')}")
+    command = ["ctr", "-a", str(SOCKET), "-n", "k8s.io", "images", "import", str(archive)]
+    # The image that it takes the place of is collected meanwhile, and sometimes a layer of the new one with it.
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode == 0:
+            return
+        time.sleep(1)
+    raise LocalClusterError(f"{archive.name} could not be imported: {done.stderr.decode(errors='replace')}")
 
 
 def _ready() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -38,6 +39,12 @@ class Server:
         """Somebody else's write."""
         stored = self.stored or {"metadata": {"name": "valetkey", "namespace": "valetkey-system"}, "spec": {}}
         await self._store(stored | {"spec": stored["spec"] | spec})
+
+    async def remove(self) -> None:
+        """Somebody deletes it."""
+        self.stored = None
+        async with self._changed:
+            self._changed.notify_all()
 
     async def get(self, path: str) -> Json:
         assert path.endswith("/namespaces/valetkey-system/leaders/valetkey")
@@ -76,7 +83,10 @@ class Server:
         if not self.watchable:
             raise ApiError(403, "Forbidden", "")
         while True:
-            yield {"type": "MODIFIED", "object": await self._read()}
+            if self.stored is None:
+                yield {"type": "DELETED", "object": {}}
+            else:
+                yield {"type": "MODIFIED", "object": await self._read()}
             async with self._changed:
                 await self._changed.wait()
 
@@ -417,3 +427,133 @@ async def test_a_release_that_gets_no_answer_holds_nobody_up() -> None:
     await leadership.release()
     assert now() - began < 1.5
     assert not leadership.held
+
+
+@pytest.mark.parametrize("ttl", [timedelta(0), timedelta(seconds=1.9), timedelta(seconds=-1)])
+async def test_a_ttl_that_cannot_be_written_down_is_refused(ttl: timedelta) -> None:
+    with pytest.raises(ValueError, match="whole seconds"):
+        Leadership(Server(), namespace="valetkey-system", name="valetkey", identity=OURS, ttl=ttl)
+
+
+async def test_who_waits_does_not_lead_beside_one_that_has_not_noticed_that_it_was_deleted() -> None:
+    server = Server()
+    first, second = candidate(server), candidate(server, identity=THEIRS)
+    await first.acquire()
+    waits = asyncio.create_task(second.acquire())
+    await asyncio.sleep(0.2)
+    await server.remove()
+    while not waits.done():
+        await asyncio.sleep(0.005)
+        assert not (first.held and second.held)
+    assert not first.held
+    assert server.holder == THEIRS
+
+
+async def test_who_is_told_that_another_leads_does_not_hold_from_that_moment() -> None:
+    server = Server()
+    leadership = candidate(server)
+    await leadership.acquire()
+    await server.write(holderIdentity=THEIRS)
+    with pytest.raises(LostError):
+        await leadership.keep()
+    assert not leadership.held
+
+
+async def test_what_was_deleted_and_not_made_again_yet_is_released_without_an_error() -> None:
+    server = Server()
+    leadership = candidate(server)
+    async with keeping(leadership) as keeps:
+        server.stored = None
+
+        async def stalls(verb: str) -> None:
+            if verb == "POST":
+                await forever(verb)
+
+        server.before = stalls
+        await asyncio.sleep(0.2)
+        keeps.cancel()
+        await asyncio.wait([keeps])
+        await leadership.release()
+        assert not leadership.held
+
+
+async def test_who_has_acquired_holds_even_where_the_answer_came_after_the_time_it_gave() -> None:
+    server, clock = Server(), Clock()
+    late: list[str] = []
+
+    async def comes_late(verb: str) -> None:
+        if verb == "POST":
+            late.append(verb)
+            clock.stopped += 2 * TTL
+
+    server.after = comes_late
+    leadership = candidate(server, clock)
+    await leadership.acquire()
+    assert late
+    assert leadership.held
+
+
+async def test_where_the_namespace_is_gone_the_api_server_is_not_overrun() -> None:
+    server = Server()
+
+    async def gone(verb: str) -> None:
+        raise ApiError(404, "NotFound", 'namespaces "valetkey-system" not found')
+
+    server.before = gone
+    waits = asyncio.create_task(candidate(server).acquire())
+    await asyncio.sleep(0.6)
+    waits.cancel()
+    assert len(server.asked) <= 8
+
+
+async def test_one_renewal_that_gets_no_answer_does_not_cost_the_leadership() -> None:
+    server = Server()
+    silent: list[str] = []
+
+    async def falls_silent(verb: str) -> None:
+        if verb == "PUT" and not silent:
+            silent.append(verb)
+            await forever(verb)
+
+    leadership = candidate(server)
+    async with keeping(leadership) as keeps:
+        server.before = falls_silent
+        await asyncio.sleep(1.5 * TTL)
+        assert silent
+        assert leadership.held
+        assert not keeps.done()
+
+
+async def test_the_same_pod_started_again_takes_up_at_once_where_its_dead_process_left_off() -> None:
+    server = Server()
+    await candidate(server).acquire()
+    began = now()
+    await candidate(server).acquire()
+    assert now() - began < 0.3
+    assert server.stored is not None
+    assert server.stored["spec"]["leaseTransitions"] == 0
+
+
+async def test_who_waits_leads_at_once_when_it_sees_that_the_holder_let_go() -> None:
+    server = Server()
+    first, second = candidate(server), candidate(server, identity=THEIRS)
+    await first.acquire()
+    waits = asyncio.create_task(second.acquire())
+    await asyncio.sleep(0.2)
+    assert not waits.done()
+    began = now()
+    await first.release()
+    await waits
+    assert now() - began < 0.3
+    assert server.holder == THEIRS
+
+
+async def test_times_are_written_to_the_microsecond_as_client_go_does() -> None:
+    server, fractions = Server(), set()
+    for _ in range(5):
+        await candidate(server).acquire()
+        assert server.stored is not None
+        found = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.(\d{6})Z", server.stored["spec"]["renewTime"])
+        assert found
+        fractions.add(found[1])
+    assert len(fractions) > 1
