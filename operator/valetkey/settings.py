@@ -40,6 +40,10 @@ class Settings(Model):
         description="How often what belongs to no TaskGrant is looked for.",
     )
     workers: int = Field(default=32, ge=1, le=256, description="Keys worked on at once.")
+    account_directory: Path = Field(
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        description="Where the kubelet keeps the operator's token and the API server's CA.",
+    )
     log_directory: Path = Field(description="Where the log is written.")
     guards: Path = Field(description="A JSON list of the admission policies and bindings that must be in force.")
     ready_file: Path = Field(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from typing import Final, Literal
 
 from valetkey.kinds.base import API_VERSION, Metadata, format_time
@@ -18,9 +19,10 @@ _logger = logging.getLogger(__name__)
 class Events:
     """Posts Events behind the path's back; when too many wait, the newest are dropped, for the log has them."""
 
-    def __init__(self, api: Api, *, instance: str) -> None:
+    def __init__(self, api: Api, *, instance: str, clock: Callable[[], datetime]) -> None:
         self._api = api
         self._instance = instance
+        self._clock = clock
         self._queue: asyncio.Queue[tuple[str, Json]] = asyncio.Queue(_BACKLOG)
 
     def post(
@@ -40,7 +42,7 @@ class Events:
                 "generateName": f"{about.name[:200].rstrip('.-')}-",
                 "namespace": about.namespace or "default",
             },
-            "eventTime": format_time(datetime.now(UTC)),
+            "eventTime": format_time(self._clock()),
             "reportingController": "valetkey.dev/operator",
             "reportingInstance": self._instance[:128],
             "action": reason,

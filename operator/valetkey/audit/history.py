@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from valetkey.audit.record import GENESIS, digest
 
 Record = dict[str, Any]
+_OVER: Final = {"CredentialRevoked", "GrantGone"}
+"""What the leader says of a grant that it let go, and what another replica says that saw it go."""
+_LIKELY: Final = re.compile(b'"reason":"(%s)"' % "|".join(_OVER).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,22 @@ def select(records: list[Record], *, task: str | None, request: str | None) -> l
         if (task is None or record.get("task") == task)
         and (request is None or request in (record.get("request"), record.get("request_uid")))
     ]
+
+
+def over(directory: Path, requests: Set[str]) -> dict[str, str]:
+    """Which of these requests (uids) had a grant that is over, by every log here, and why it ended.
+
+    Reads all there is, some hundred MB each second, and keeps only what was asked for. Chains are not checked.
+    """
+    found: dict[str, str] = {}
+    for path in directory.glob("*.jsonl"):
+        with path.open("rb") as lines:
+            for line in lines:
+                if _LIKELY.search(line):
+                    record = _record(line) or {}
+                    if record.get("reason") in _OVER and record.get("request_uid") in requests:
+                        found[record["request_uid"]] = str(record.get("end", ""))
+    return found
 
 
 def _chain(path: Path) -> Iterator[Record | Broken]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,8 @@ import orjson
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import format_time
 from valetkey.reasons import Reason
+
+_logger = logging.getLogger(__name__)
 
 GENESIS: Final = "0" * 64
 """What the first record of a chain has as `prev`."""
@@ -32,11 +36,11 @@ def digest(record: dict[str, Any]) -> str:
 class Log:
     """Appends records; `write` returns when its record is on disk."""
 
-    def __init__(self, directory: Path, *, writer: str, cluster: str) -> None:
+    def __init__(self, directory: Path, *, writer: str, cluster: str, clock: Callable[[], datetime]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._path = directory / f"{writer}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl"
+        self._path = directory / f"{writer}-{clock():%Y%m%dT%H%M%S%f}.jsonl"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
-        self._writer, self._cluster = writer, cluster
+        self._writer, self._cluster, self._clock = writer, cluster, clock
         self._seq, self._prev = 0, GENESIS
         self._good, self._torn = 0, False
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
@@ -47,13 +51,11 @@ class Log:
 
         Raises UnavailableError where it cannot be written.
         """
-        # Hashed as it will be read back, not as it is in memory.
-        record = orjson.loads(orjson.dumps({"at": format_time(datetime.now(UTC)), "reason": reason} | fields))
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((record, done))
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush())
-        await done
+        await self._put(reason, fields)
+
+    def note(self, reason: str, **fields: Any) -> None:
+        """The same for what nobody waits for; where it cannot be written, the operator's own output says so."""
+        self._put(reason, fields).add_done_callback(_unnoted)
 
     async def close(self) -> None:
         """Waits for what is under way and closes the file."""
@@ -62,6 +64,15 @@ class Log:
         with contextlib.suppress(OSError):
             self._mend()
         os.close(self._file)
+
+    def _put(self, reason: str, fields: dict[str, Any]) -> asyncio.Future[None]:
+        # Hashed as it will be read back, not as it is in memory.
+        record = orjson.loads(orjson.dumps({"at": format_time(self._clock()), "reason": reason} | fields))
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, done))
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush())
+        return done
 
     async def _flush(self) -> None:
         while self._waiting:
@@ -106,6 +117,12 @@ class Log:
         if self._torn:
             os.ftruncate(self._file, self._good)
             self._torn = False
+
+
+def _unnoted(done: asyncio.Future[None]) -> None:
+    error = None if done.cancelled() else done.exception()
+    if error is not None:
+        _logger.error("%s", error)
 
 
 def _unwritten(error: OSError) -> UnavailableError:

@@ -12,6 +12,7 @@ from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.client import Json
 from valetkey.kube.pods import FINAL, Pod
+from valetkey.reasons import Reason
 
 _REMEMBERED: Final = 10_000
 
@@ -215,6 +216,9 @@ class Cache:
         """Grants that went without the leave of our finalizer; their credentials are still to be revoked."""
         self.let_go: set[str] = set()
         """Uids of grants whose finalizer is being taken away: their deletion is expected."""
+        self.over: dict[str, Reason] = {}
+        """Requests (uids) that are here though the log tells of the end of what they were granted: the API server's
+        store was restored from a snapshot that is older than that."""
         self.pods = Pods()
 
 

@@ -78,7 +78,7 @@ class Endings:
         assert grant.status.end is not None
         reason, message = Reason(grant.status.end.reason), grant.status.end.message
         took = (backends.clock() - grant.status.end.at).total_seconds()
-        await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}", took=took)
+        await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
         request = backends.cache.requests.get(key)
         if request is not None and request.metadata.uid != grant.spec.request.uid:
             request = None  # another of the same name

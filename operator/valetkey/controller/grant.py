@@ -15,7 +15,6 @@ from valetkey.controller.steps import (
     Issue,
     LetGo,
     Open,
-    Progress,
     Refuse,
     Remove,
     Revoke,
@@ -42,7 +41,7 @@ def next_step(view: View, now: datetime, times: Times) -> Step:
         return _of_grant(view, view.grant, now, times)
     if view.request is None or view.request.metadata.terminating:
         return Forget()
-    return _of_request(view.request, view.progress, now, times)
+    return _of_request(view, view.request, now, times)
 
 
 def ends(view: View, now: datetime) -> bool:
@@ -53,12 +52,14 @@ def ends(view: View, now: datetime) -> bool:
     return _why_it_ends(view, grant, now) is not None
 
 
-def _of_request(request: AccessRequest, progress: Progress, now: datetime, times: Times) -> Step:
-    finished = request.finished
+def _of_request(view: View, request: AccessRequest, now: datetime, times: Times) -> Step:
+    progress, finished = view.progress, request.finished
     if finished is not None:
         # The one thing that is read back from a status, and only ever against the request: what has ended stays so.
         over = finished.last_transition_time + times.history_ttl
         return Remove(request) if now >= over else Wait(over)
+    if view.over is not None:
+        return Refuse(request, InvalidError(Reason.REQUEST_INVALID, f"{_restored(view.over)}; create it again"))
     if request.spec.outcome is not None:
         return Refuse(request, Reason.TASK_RELEASED)
     if now >= request.metadata.creation_timestamp + times.pending_ttl:
@@ -111,6 +112,8 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
 def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     order, request, pod = grant.spec.order, view.request, view.pod
     name = order.subject.pod_name
+    if view.over is not None:
+        return End(grant, view.over, _restored(view.over))
     if pod is None or pod.terminating or pod.uid != order.subject.pod_uid:
         return End(grant, Reason.POD_DELETED, f"pod {name} was deleted")
     if request is None or request.metadata.terminating or request.metadata.uid != order.request_uid:
@@ -138,6 +141,10 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     if isinstance(view.verdict, Denied):
         return End(grant, Reason.POLICY_CHANGED, f"policy no longer allows it: {view.verdict.denial.message}")
     return None
+
+
+def _restored(reason: Reason) -> str:
+    return f"it had ended before, by the log ({reason}); the cluster's store was restored from an older snapshot"
 
 
 def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:

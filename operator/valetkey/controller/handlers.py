@@ -16,6 +16,7 @@ from valetkey.controller.relist import AGENTS
 from valetkey.kinds.base import GROUP, VERSION
 from valetkey.kube import session
 from valetkey.kube.client import PAGE, Client
+from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
 from valetkey.settings import Settings
 
@@ -49,10 +50,11 @@ def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event
     handlers = kopf.OperatorRegistry()
     serving: list[Operator] = []
     stack = AsyncExitStack()
+    account = settings.account_directory
 
     @kopf.on.login(registry=handlers)
     async def login(memo: kopf.Memo, **_: Any) -> kopf.AiohttpSession:
-        memo["session"] = session.open_session()
+        memo["session"] = session.open_session(account)
         return kopf.AiohttpSession(server=session.server(), aiohttp_session=memo["session"])
 
     @kopf.on.startup(registry=handlers)
@@ -71,20 +73,22 @@ def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event
 
     @kopf.on.startup(registry=handlers)
     async def serve(**_: Any) -> None:
-        own = await stack.enter_async_context(session.open_session())
+        own = await stack.enter_async_context(session.open_session(account))
+        clock = Clock()
         leadership = Leadership(
-            Client(own, session.server()),
+            Client(own, session.server(), clock=clock),
             namespace=settings.namespace,
             name=settings.leader,
             identity=f"{instance}_{uid}",
         )
         operator = Operator(
-            Client(own, session.server(), may_write=lambda: leadership.held),
+            Client(own, session.server(), clock=clock, may_write=lambda: leadership.held),
             settings,
             leadership,
+            clock,
             instance=instance,
             server=session.server(),
-            certificate_authority=session.certificate_authority(),
+            certificate_authority=session.certificate_authority(account),
         )
         stack.push_async_callback(operator.stop)
         await operator.start(stop.set)

@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import Any
 
+from valetkey.audit import history
 from valetkey.audit.events import Events
 from valetkey.audit.record import Log
 from valetkey.controller.backends import Backends
@@ -31,9 +31,12 @@ from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
+from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube import guards
 from valetkey.kube.client import Api, Json
+from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
+from valetkey.reasons import Reason
 from valetkey.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ class Operator:
         api: Api,
         settings: Settings,
         leadership: Leadership,
+        clock: Clock,
         *,
         instance: str,
         server: str,
@@ -58,21 +62,22 @@ class Operator:
         self._settings = settings
         self._leadership = leadership
         self._leads = False
-        self._queue = Queue()
+        self._queue = Queue(clock=clock)
+        clock.corrected = self._surroundings_changed
         self._cache = Cache()
         self._surroundings = Surroundings(
             api,
             expected=guards.load(settings.guards),
             cluster_roles=settings.cluster_roles,
             changed=self._surroundings_changed,
-            clock=_now,
+            clock=clock,
             answered=lambda: self._worker.recovered(),
         )
         self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
-        self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster)
-        self._events = Events(api, instance=instance)
-        self._statuses = PolicyStatuses(api)
+        self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster, clock=clock)
+        self._events = Events(api, instance=instance, clock=clock)
+        self._statuses = PolicyStatuses(api, clock=clock)
         views = Views(self._cache, self._surroundings, cluster=settings.cluster, limit_active=settings.limits_active)
         issuer = KubernetesIssuer(
             api,
@@ -89,7 +94,7 @@ class Operator:
             delivery=SecretDelivery(api),
             log=self._log,
             events=self._events,
-            clock=_now,
+            clock=clock,
         )
         self._sweep = Sweep(backends, every=settings.sweep_every)
         self._worker = Worker(
@@ -136,6 +141,7 @@ class Operator:
             await self._log.write("LeaderElected", message=self._leadership.identity)
         except UnavailableError as error:
             _logger.error("LeaderElected: not in the log: %s", error.message)  # revocation needs a leader, log or not
+        self._cache.over = await self._over()
         for number in range(self._settings.workers):
             self._run(died, f"worker-{number}", self._worker.work())
         self._run(died, "events", self._events.run())
@@ -146,6 +152,15 @@ class Operator:
             self._wake(key)
         _logger.info("leading as %s", self._leadership.identity)
         await self._leadership.keep()
+
+    async def _over(self) -> dict[str, Reason]:
+        """Of what is there, what the log says to have ended: a restored store has forgotten it."""
+        grants = {grant.spec.request.uid for grant in self._cache.grants.values() if grant.status.end is None}
+        requests = {request.metadata.uid for request in self._cache.requests.values() if request.finished is None}
+        found = await asyncio.to_thread(history.over, self._settings.log_directory, grants | requests)
+        for uid, reason in found.items():
+            _logger.warning("request %s is there again and had ended (%s): the store was restored", uid, reason)
+        return {uid: Reason(reason) for uid, reason in found.items()}
 
     def _run(self, died: Callable[[], None], name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
@@ -163,6 +178,8 @@ class Operator:
         """A TaskGrant was made, changed or deleted."""
         if deleted:
             self._intake.grant_gone(_key(body), body["metadata"]["uid"])
+            if not self._leads:
+                self._log.note("GrantGone", **_about_gone(body))
         else:
             self._intake.grant(body)
 
@@ -216,8 +233,15 @@ def _give_up(task: asyncio.Task[None], died: Callable[[], None]) -> None:
     died()
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _about_gone(body: Json) -> Json:
+    """What this replica must know of a grant that another let go, should it lead when an old store is restored."""
+    metadata = body["metadata"]
+    return {
+        "request": f"{metadata['namespace']}/{metadata['name']}",
+        "request_uid": metadata.get("labels", {}).get(REQUEST_LABEL, ""),
+        "grant": metadata["uid"],
+        "end": body.get("status", {}).get("end", {}).get("reason", Reason.GRANT_DELETED),
+    }
 
 
 def _key(body: Json) -> Key:

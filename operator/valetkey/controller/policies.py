@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from valetkey.controller.status import conditions
 from valetkey.kube import paths
@@ -19,8 +19,9 @@ _logger = logging.getLogger(__name__)
 class PolicyStatuses:
     """Writes the Ready condition of policies, once for each version of a policy."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, *, clock: Callable[[], datetime]) -> None:
         self._api = api
+        self._clock = clock
         self._wanted: dict[str, CompiledPolicy | Uncompiled] = {}
         self._shown: dict[str, tuple[str, int]] = {}
         self._changed = asyncio.Event()
@@ -42,7 +43,7 @@ class PolicyStatuses:
     async def _write(self, one: CompiledPolicy | Uncompiled) -> None:
         metadata = one.policy.metadata
         says = (one.reason, one.message) if isinstance(one, Uncompiled) else (Reason.POLICY_COMPILED, "it is in use")
-        (ready,) = conditions((), [says], datetime.now(UTC))
+        (ready,) = conditions((), [says], self._clock())
         ready = ready.model_copy(update={"observed_generation": metadata.generation})
         body = {"metadata": {"uid": metadata.uid}, "status": {"conditions": [ready.to_api()]}}
         try:

@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import random
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -49,7 +50,8 @@ class _Lane:
 class Queue:
     """Hands keys to workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
         self._endings, self._beginnings = _Lane(), _Lane()
         self._ready: dict[Key, bool] = {}
         """Whether each key that waits is an ending."""
@@ -76,7 +78,7 @@ class Queue:
 
     def add_at(self, key: Key, at: datetime, *, ending: bool) -> None:
         """Makes a key ready at a time; a later call takes the place of an earlier one."""
-        self._schedule(key, asyncio.get_running_loop().time() + (at - datetime.now(UTC)).total_seconds(), ending)
+        self._schedule(key, asyncio.get_running_loop().time() + (at - self._clock()).total_seconds(), ending)
 
     def retry(self, key: Key, after: timedelta | None = None, *, ending: bool) -> None:
         """Makes a key ready again after a failure: after the time that was asked for, else later each time."""

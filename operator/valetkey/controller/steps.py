@@ -48,6 +48,8 @@ class View:
 
     request: AccessRequest | None
     grant: TaskGrant | None
+    over: Reason | None = None
+    """Why what this request was granted has ended once already, by the log, in a life that the store has forgotten."""
     vanished: bool = False
     """The grant went without its finalizer's leave; what is known of it is the last that was read."""
     pod: Pod | None = None

@@ -47,8 +47,10 @@ class Views:
         request = self._cache.requests.get(key)
         vanished = self._cache.vanished.get(key)
         grant = vanished or self._cache.grants.get(key)
+        over = self._cache.over
         if grant is None:
-            return View(request=request, grant=None, progress=progress)
+            known = None if request is None else over.get(request.metadata.uid)
+            return View(request=request, grant=None, over=known, progress=progress)
         subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
         pod = self._cache.pods.get(key.namespace, subject.pod_name)
         same = pod is not None and pod.uid == subject.pod_uid
@@ -56,6 +58,7 @@ class Views:
         return View(
             request=request,
             grant=grant,
+            over=over.get(grant.spec.request.uid),
             vanished=vanished is not None,
             pod=pod,
             sharers=self.sharers(key.namespace, secret, subject.pod_uid),

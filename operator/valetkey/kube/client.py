@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 
 from valetkey.errors import UnavailableError
+from valetkey.kube.clock import Clock
 from valetkey.reasons import Reason
 
 Json = dict[str, Any]
@@ -127,11 +128,16 @@ class Client:
     """`WatchApi` over one keep-alive aiohttp session."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, server: str, *, may_write: Callable[[], bool] = lambda: True
+        self,
+        session: aiohttp.ClientSession,
+        server: str,
+        *,
+        clock: Clock,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`may_write` is asked before each write; where it says no, nothing is sent."""
+        """`may_write` is asked before each write; where it says no, nothing is sent. `clock` hears of each answer."""
         self._session = session
-        self._may_write = may_write
+        self._clock, self._may_write = clock, may_write
         self._server = server.rstrip("/")
         self._newest: dict[str, int] = {}
         """The newest version that each collection was listed at."""
@@ -221,6 +227,7 @@ class Client:
             headers["Content-Type"] = content_type
             # The server gives up before we do: a write that we saw fail is not carried out behind our back.
             query = {"timeout": "8s"}
+        sent = self._clock.steady()
         try:
             async with self._session.request(
                 method,
@@ -233,6 +240,7 @@ class Client:
                 content = await response.read()
                 if response.status >= 400:
                     raise _refusal(response.status, content, response.headers.get("Retry-After"))
+                self._clock.heard(response.headers.get("Date", ""), sent=sent)
                 return _read(content)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise ApiError(0, "NoAnswer", f"{method} {path}: {type(error).__name__}") from error

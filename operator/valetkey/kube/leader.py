@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -19,6 +18,7 @@ from typing import Final
 from valetkey.kinds.base import API_VERSION
 from valetkey.kube import paths
 from valetkey.kube.client import ApiError, Json, WatchApi
+from valetkey.kube.clock import boot_time
 
 TTL: Final = timedelta(seconds=5)
 """How long a replica leads after its last renewal."""
@@ -32,11 +32,6 @@ _logger = logging.getLogger(__name__)
 
 class LostError(Exception):
     """This replica does not lead any more, or cannot know that it does."""
-
-
-def boot_time() -> float:
-    """Seconds since the machine's start; it goes on while a process is stopped and while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Leadership:

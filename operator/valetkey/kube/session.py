@@ -8,8 +8,6 @@ from pathlib import Path
 
 import aiohttp
 
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
 
 def server() -> str:
     """The API server's address as the pod's environment gives it; raises KeyError outside a cluster."""
@@ -18,15 +16,15 @@ def server() -> str:
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
-def certificate_authority() -> str:
+def certificate_authority(account: Path) -> str:
     """The API server's CA certificates, PEM."""
-    return (ACCOUNT / "ca.crt").read_text()
+    return (account / "ca.crt").read_text()
 
 
 class TokenFile:
     """Sends the token that the kubelet keeps fresh in a file; a refused token is read again once."""
 
-    def __init__(self, path: Path = ACCOUNT / "token") -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._modified = -1
         self._header = ""
@@ -51,13 +49,13 @@ class TokenFile:
         return self._header
 
 
-def open_session() -> aiohttp.ClientSession:
-    """Opens the session of this pod; must be called inside the running loop."""
-    context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+def open_session(account: Path) -> aiohttp.ClientSession:
+    """Opens the session of the pod whose token and CA are in a folder; must be called inside the running loop."""
+    context = ssl.create_default_context(cafile=str(account / "ca.crt"))
     return aiohttp.ClientSession(
         # Above this many connections the API server only queues. It closes idle ones after 90 s; they are kept nearly
         # as long, for a revocation that comes out of the blue has no time for a handshake.
         connector=aiohttp.TCPConnector(limit=50, keepalive_timeout=75, ssl=context),
-        middlewares=(TokenFile(),),
+        middlewares=(TokenFile(account / "token"),),
         headers={"User-Agent": "valetkey"},
     )

@@ -21,9 +21,13 @@ from valetkey.errors import UnavailableError
 from valetkey.reasons import Reason
 
 
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
 @pytest.fixture
 async def log(tmp_path: Path) -> AsyncIterator[Log]:
-    log = Log(tmp_path, writer="valetkey-0", cluster="west")
+    log = Log(tmp_path, writer="valetkey-0", cluster="west", clock=clock)
     yield log
     await log.close()
 
@@ -100,7 +104,7 @@ async def test_a_caller_that_was_cancelled_does_not_stop_the_others(log: Log, tm
 
 
 async def test_what_is_under_way_when_the_log_is_closed_is_written(tmp_path: Path) -> None:
-    log = Log(tmp_path, writer="w", cluster="")
+    log = Log(tmp_path, writer="w", cluster="", clock=clock)
     writing = asyncio.create_task(log.write("PolicyMatched"))
     await asyncio.sleep(0)
     await log.close()
@@ -184,7 +188,7 @@ async def test_a_write_that_is_taken_in_parts_is_whole(
 
 
 async def test_the_chains_of_all_writers_are_read_in_order_of_time(tmp_path: Path) -> None:
-    logs = [Log(tmp_path, writer=f"valetkey-{n}", cluster="") for n in (1, 0)]
+    logs = [Log(tmp_path, writer=f"valetkey-{n}", cluster="", clock=clock) for n in (1, 0)]
     for number in range(4):
         await logs[number % 2].write("PolicyMatched", task=str(number))
     for log in logs:
@@ -295,7 +299,7 @@ def test_a_broken_chain_is_told_beside_the_story_and_is_a_failure(told: Path) ->
 async def test_a_record_that_was_acknowledged_stays_though_the_disk_fails_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log(tmp_path, writer="w", cluster="")
+    log = Log(tmp_path, writer="w", cluster="", clock=clock)
     await log.write("PolicyMatched", task="1")
     write, truncate = os.write, os.ftruncate
 

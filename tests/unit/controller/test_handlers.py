@@ -24,6 +24,7 @@ from valetkey.controller.operator import Operator
 from valetkey.controller.queue import Key
 from valetkey.controller.relist import Relist
 from valetkey.kube.client import Json, RewoundError
+from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
 from valetkey.settings import Settings
 
@@ -37,7 +38,9 @@ def test_a_watch_is_never_given_up() -> None:
 
 
 def operator_of(world: World, directory: Path, **more: Any) -> tuple[Operator, Settings]:
-    world.add("ValidatingAdmissionPolicy", {**GUARD})
+    if not world.of("ValidatingAdmissionPolicy"):
+        world.add("ValidatingAdmissionPolicy", {**GUARD})
+    directory.mkdir(exist_ok=True)
     (directory / "guards.json").write_text(json.dumps([GUARD]))
     settings = Settings(
         agent_namespaces=("shop",),
@@ -48,7 +51,7 @@ def operator_of(world: World, directory: Path, **more: Any) -> tuple[Operator, S
     )
     leadership = Leadership(world, namespace=settings.namespace, name=settings.leader, identity="valetkey-0_uid")
     operator = Operator(
-        world, settings, leadership, instance="valetkey-0", server="https://api", certificate_authority="CA"
+        world, settings, leadership, Clock(), instance="valetkey-0", server="https://api", certificate_authority="CA"
     )
     return operator, settings
 

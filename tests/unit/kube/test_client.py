@@ -18,6 +18,7 @@ from aiohttp import web
 
 from valetkey.kube import client as client_module
 from valetkey.kube.client import ApiError, Client, Json, RewoundError
+from valetkey.kube.clock import Clock
 from valetkey.kube.session import TokenFile
 
 PATH = "/api/v1/namespaces/shop/pods"
@@ -46,7 +47,7 @@ async def serving(answer: Answer, *middlewares: aiohttp.ClientMiddlewareType) ->
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
     async with aiohttp.ClientSession(middlewares=middlewares) as session:
-        yield server, Client(session, f"http://{host}:{port}/")
+        yield server, Client(session, f"http://{host}:{port}/", clock=Clock())
     await runner.cleanup()
 
 
@@ -152,7 +153,7 @@ async def test_where_nobody_listens_the_status_is_0() -> None:
         pass
     async with aiohttp.ClientSession() as session:
         with pytest.raises(ApiError) as refused:
-            await Client(session, client._server).get(PATH)
+            await Client(session, client._server, clock=Clock()).get(PATH)
     assert refused.value.status == 0
 
 
@@ -329,7 +330,7 @@ async def test_who_may_not_write_sends_no_write() -> None:
 
     async with serving(answer) as (server, client):
         leads = [True]
-        fenced = Client(client._session, client._server, may_write=lambda: leads[0])
+        fenced = Client(client._session, client._server, clock=Clock(), may_write=lambda: leads[0])
         await fenced.create(PATH, {})
         leads[0] = False
         for write in (

@@ -1,0 +1,125 @@
+"""A store that is restored from an older snapshot brings back what had ended; the log knows better."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.api import until
+from tests.properties.life import pod, policy, request
+from tests.properties.world import World
+from tests.unit.controller.test_handlers import operator_of
+from valetkey.audit import history
+
+LEADER = {"metadata": {"name": "valetkey", "namespace": "valetkey-system"}}
+
+
+def a_world() -> World:
+    """A pod that has asked for something that it may have."""
+    world = World()
+    world.now = datetime.now(UTC) - timedelta(minutes=1)
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    return world
+
+
+async def watched(world: World, operator: Any, *kinds: str) -> None:
+    """What watches bring of these kinds."""
+    takes = {"AccessRequest": operator.on_request, "TaskGrant": operator.on_grant, "Pod": operator.on_pod}
+    for kind in kinds:
+        for body in world.of(kind):
+            takes[kind](copy.deepcopy(body), deleted=False)
+
+
+async def granted_and_released(world: World, directory: Path) -> dict[Any, Any]:
+    """Lets one operator grant and revoke; gives the store as it was in between."""
+    operator, _ = operator_of(world, directory, targets=("shop",))
+    world.now = datetime.now(UTC) - timedelta(seconds=30)
+    world.add("AccessRequest", request("r", world.add("Pod", pod("one")), "15m", "valetkey-one-a", world.now))
+    try:
+        await operator.start(lambda: None)
+
+        async def delivered() -> bool:
+            return any(record["reason"] == "CredentialDelivered" for record in history.read(directory / "log")[0])
+
+        await until(delivered, "the request to be granted", seconds=5)
+        snapshot = copy.deepcopy(world.objects)
+        world.change("AccessRequest", "shop", "r", {"spec": {"outcome": "Succeeded"}})
+        await watched(world, operator, "AccessRequest")
+
+        async def ended() -> bool:
+            return not world.of("TaskGrant")
+
+        await until(ended, "the grant to be let go", seconds=5)
+    finally:
+        await operator.stop()
+    return snapshot
+
+
+async def test_what_had_ended_is_ended_again_when_the_store_has_forgotten_it(tmp_path: Path) -> None:
+    world = a_world()
+    snapshot = await granted_and_released(world, tmp_path)
+    world.objects = snapshot
+    assert world.live_tokens(), "the restored store brings the credential back"
+    operator, _ = operator_of(world, tmp_path, targets=("shop",))
+    try:
+        await operator.start(lambda: None)
+
+        async def ended_again() -> bool:
+            return not world.of("TaskGrant") and not world.live_tokens()
+
+        await until(ended_again, "the grant to be ended again", seconds=5)
+    finally:
+        await operator.stop()
+    records, broken = history.read(tmp_path / "log")
+    assert [record["end"] for record in records if record["reason"] == "CredentialRevoked"] == ["TaskReleased"] * 2
+    assert not broken
+
+
+async def test_a_request_whose_grant_had_ended_is_not_granted_again(tmp_path: Path) -> None:
+    world = a_world()
+    snapshot = await granted_and_released(world, tmp_path)
+    world.objects = {key: body for key, body in snapshot.items() if body["kind"] != "TaskGrant"}
+    for body in world.of("AccessRequest"):
+        body.pop("status", None)
+    operator, _ = operator_of(world, tmp_path, targets=("shop",))
+    try:
+        await operator.start(lambda: None)
+
+        async def refused() -> bool:
+            (asked,) = world.of("AccessRequest")
+            return any(c["reason"] == "RequestInvalid" for c in asked.get("status", {}).get("conditions", ()))
+
+        await until(refused, "the request to be refused", seconds=5)
+    finally:
+        await operator.stop()
+    assert not world.of("TaskGrant")
+
+
+async def test_a_replica_that_only_follows_remembers_what_the_leader_let_go(tmp_path: Path) -> None:
+    world = a_world()
+    snapshot = await granted_and_released(world, tmp_path / "leader")
+    (grant,) = (body for body in snapshot.values() if body["kind"] == "TaskGrant")
+    world.objects = copy.deepcopy(snapshot)
+    world.remove("Leader", "valetkey-system", "valetkey")
+    world.add("Leader", {**LEADER, "spec": {"holderIdentity": "valetkey-1_uid", "leaseDurationSeconds": 60}})
+    follower, _ = operator_of(world, tmp_path, targets=("shop",))
+    try:
+        await follower.start(lambda: None)
+        follower.on_grant(grant | {"status": {"end": {"reason": "TaskReleased"}}}, deleted=True)
+    finally:
+        await follower.stop()
+    found = history.over(tmp_path / "log", {grant["spec"]["request"]["uid"], "another"})
+    assert found == {grant["spec"]["request"]["uid"]: "TaskReleased"}
+
+
+@pytest.mark.parametrize("text", ['"reason":"CredentialRevoked"', {"reason": "CredentialRevoked"}])
+async def test_what_an_agent_writes_into_its_request_is_no_end(tmp_path: Path, text: Any) -> None:
+    operator, _ = operator_of(World(), tmp_path)
+    await operator._log.write("IdentityVerified", request_uid="u", facts=text, message="GrantGone")
+    await operator._log.close()
+    assert history.over(tmp_path / "log", {"u"}) == {}
