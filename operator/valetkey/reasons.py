@@ -151,6 +151,14 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
 """Which reasons each condition of each kind may carry, by status."""
 
 
+def word(text: str) -> Reason | None:
+    """The reason that a word stands for; None for one of another version, or of nobody's."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return None
+
+
 def place_of(reason: Reason) -> tuple[str, str, Status]:
     """The kind, condition and status that a reason belongs to."""
     return _PLACES[reason]

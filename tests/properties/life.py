@@ -48,7 +48,7 @@ class Process:
         issuer = KubernetesIssuer(
             world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
         )
-        backends = Backends(
+        self.backends = backends = Backends(
             api=world,
             cache=self.cache,
             issuers={"kubernetes": issuer},

@@ -68,7 +68,7 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         if orphan:
             self.count += 1
-            uid = f"late-{self.count}"
+            uid = f"1a7e0000-0000-4000-8000-{self.count:012d}"
             for kind, namespace, name in [
                 ("ServiceAccount", "valetkey-grants", f"valetkey-{uid}"),
                 ("Role", "shop", f"valetkey-{uid}-0"),
@@ -79,7 +79,7 @@ class Machine(RuleBasedStateMachine):
         world.lists, world.before_list = 0, (at, self.process.work)
         self.run(self.process.sweep.sweep)
         world.before_list = None
-        late = [place for place in world.objects if "late" in place[2]]
+        late = [place for place in world.objects if "1a7e0000" in place[2]]
         assert bool(late) == (orphan and not named), late
         for place in late:  # those are not ours, and were left alone
             world.objects.pop(place)

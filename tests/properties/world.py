@@ -162,7 +162,7 @@ class World:
             raise ApiError(409, "AlreadyExists", f"{place} already exists")
         self._count += 1
         stamped = {
-            "uid": f"uid-{self._count}",
+            "uid": f"{self._count:08d}-0000-4000-8000-000000000000",
             "creationTimestamp": format_time(self.now),
             "generation": 1,
         }

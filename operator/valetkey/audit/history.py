@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from valetkey.audit.record import GENESIS, digest
 Record = dict[str, Any]
 _OVER: Final = {"CredentialRevoked", "GrantGone"}
 """What the leader says of a grant that it let go, and what another replica says that saw it go."""
+_CLOCKS_APART: Final = timedelta(days=1)
 _LIKELY: Final = re.compile(b'"reason":"(%s)"' % "|".join(_OVER).encode())
 
 
@@ -55,13 +57,16 @@ def select(records: list[Record], *, task: str | None, request: str | None) -> l
     ]
 
 
-def over(directory: Path, requests: Set[str]) -> dict[str, str]:
+def over(directory: Path, requests: Set[str], *, since: datetime) -> dict[str, str]:
     """Which of these requests (uids) had a grant that is over, by every log here, and why it ended.
 
-    Reads all there is, some hundred MB each second, and keeps only what was asked for. Chains are not checked.
+    Reads what was written since the first of them was made, some hundred MB each second. Chains are not checked.
     """
     found: dict[str, str] = {}
+    earliest = (since - _CLOCKS_APART).timestamp()
     for path in directory.glob("*.jsonl"):
+        if path.stat().st_mtime < earliest:
+            continue
         with path.open("rb") as lines:
             for line in lines:
                 if _LIKELY.search(line):

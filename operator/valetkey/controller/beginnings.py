@@ -29,7 +29,7 @@ from valetkey.kinds.taskgrant import (
     TaskGrant,
 )
 from valetkey.kube import paths
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.client import ApiError, Json, RewoundError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.claims import check_claims
 from valetkey.policy.decide import Approved, Denied
@@ -125,9 +125,19 @@ class Beginnings:
                 raise
             # Ours of an earlier try, or that of an earlier request of this name: the next step looks at it.
             created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
-        backends.cache.grants.put(TaskGrant.model_validate(created))
+        self._take_in(TaskGrant.model_validate(created))
         await asyncio.gather(self._read_request_again(request), self._read_policy_again(order))
         return progress
+
+    def _take_in(self, grant: TaskGrant) -> None:
+        grants, metadata = self._backends.cache.grants, grant.metadata
+        if not grants.known_gone(metadata.uid):
+            grants.put(grant)
+        elif metadata.terminating:
+            message = f"another's finalizer holds up the earlier TaskGrant: {', '.join(metadata.finalizers)}"
+            raise NotReadyError(Reason.PREVIOUS_GRANT_ENDING, message, after=SOON)
+        else:
+            raise RewoundError(f"TaskGrant {metadata.name} is there again and was gone: the store was restored")
 
     async def issue(self, step: Issue, progress: Progress) -> Progress:
         """Makes the credential; without a record of it, none is made."""

@@ -78,6 +78,10 @@ class Objects(Generic[T]):
         self._enter(key, body)
         return True
 
+    def known_gone(self, uid: str) -> bool:
+        """Whether the object of that uid was seen to be gone."""
+        return uid in self._dead
+
     def remove(self, key: Key, uid: str) -> T | None:
         """Takes out the object of that uid; gives it back if it was there."""
         self._dead.add(uid)

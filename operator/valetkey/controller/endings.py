@@ -35,6 +35,8 @@ class Endings:
 
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
+        self._failed: set[str] = set()
+        """Uids of grants whose revocation was said to have failed, until they are let go."""
 
     async def end(self, step: End, progress: Progress) -> Progress:
         """Writes why, once, then deletes the grant; revocation is its finalizer."""
@@ -79,6 +81,7 @@ class Endings:
         reason, message = Reason(grant.status.end.reason), grant.status.end.message
         took = (backends.clock() - grant.status.end.at).total_seconds()
         await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
+        self._failed.discard(grant.metadata.uid)
         request = backends.cache.requests.get(key)
         if request is not None and request.metadata.uid != grant.spec.request.uid:
             request = None  # another of the same name
@@ -183,6 +186,9 @@ class Endings:
             return failed
         if tries < TRIES:
             return Reason.REVOCATION_PENDING
+        if grant.metadata.uid in self._failed:  # but its condition could not be written
+            return failed
+        self._failed.add(grant.metadata.uid)
         await self._write_down(failed, grant, message)
         self._backends.events.post("TaskGrant", grant.metadata, failed, message, severity="Warning")
         return failed

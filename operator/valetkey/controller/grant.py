@@ -27,7 +27,7 @@ from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.decide import Approved, Denied, Undecided
-from valetkey.reasons import Reason, place_of
+from valetkey.reasons import Reason, place_of, word
 
 RECHECK: Final = timedelta(seconds=5)
 """How soon a renewal that policy cannot decide on now is asked for again."""
@@ -112,6 +112,9 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
 def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     order, request, pod = grant.spec.order, view.request, view.pod
     name = order.subject.pod_name
+    if request is not None and request.metadata.uid == order.request_uid and request.finished is not None:
+        # It was opened on an older view of its request, which had ended with an earlier grant.
+        return End(grant, word(request.finished.reason) or Reason.GRANT_DELETED, "its request had finished before")
     if view.over is not None:
         return End(grant, view.over, _restored(view.over))
     if pod is None or pod.terminating or pod.uid != order.subject.pod_uid:

@@ -71,12 +71,15 @@ def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event
         settings.networking.connect_timeout = 3
         settings.networking.request_timeout = 10
 
-    @kopf.on.startup(registry=handlers)
+    # Where this fails the process ends and is started anew; kopf would wait for a minute with what is half done.
+    @kopf.on.startup(registry=handlers, errors=kopf.ErrorsMode.PERMANENT)
     async def serve(**_: Any) -> None:
         own = await stack.enter_async_context(session.open_session(account))
+        # Renewals never queue for a connection behind the work that they allow.
+        leading = await stack.enter_async_context(session.open_session(account))
         clock = Clock()
         leadership = Leadership(
-            Client(own, session.server(), clock=clock),
+            Client(leading, session.server(), clock=clock),
             namespace=settings.namespace,
             name=settings.leader,
             identity=f"{instance}_{uid}",

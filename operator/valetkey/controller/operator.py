@@ -36,7 +36,7 @@ from valetkey.kube import guards
 from valetkey.kube.client import Api, Json
 from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
-from valetkey.reasons import Reason
+from valetkey.reasons import Reason, word
 from valetkey.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Operator:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, died: Callable[[], None]) -> None:
-        """Reads everything, then serves; raises ApiError where the API server cannot be read.
+        """Reads everything, however long the API server is away, then serves.
 
         `died` is called where a part stops by itself: half an operator is none, and a fresh one is soon there.
         """
@@ -134,8 +134,13 @@ class Operator:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _lead(self, died: Callable[[], None]) -> None:
-        """Waits to lead, and works for as long as it does; raises LostError, upon which the process ends."""
+        """Waits to lead, and works for as long as it does; whatever ends that, the process ends with it."""
         await self._leadership.acquire()
+        async with asyncio.TaskGroup() as leading:
+            leading.create_task(self._leadership.keep(), name="renewals")
+            await self._begin_to_lead(died)
+
+    async def _begin_to_lead(self, died: Callable[[], None]) -> None:
         self._leads = True
         try:
             await self._log.write("LeaderElected", message=self._leadership.identity)
@@ -151,16 +156,20 @@ class Operator:
         for key in self._cache.requests:
             self._wake(key)
         _logger.info("leading as %s", self._leadership.identity)
-        await self._leadership.keep()
 
     async def _over(self) -> dict[str, Reason]:
         """Of what is there, what the log says to have ended: a restored store has forgotten it."""
-        grants = {grant.spec.request.uid for grant in self._cache.grants.values() if grant.status.end is None}
-        requests = {request.metadata.uid for request in self._cache.requests.values() if request.finished is None}
-        found = await asyncio.to_thread(history.over, self._settings.log_directory, grants | requests)
+        grants = {grant.spec.request.uid: grant for grant in self._cache.grants.values()}
+        asked = {one.metadata.uid: one for one in self._cache.requests.values() if one.finished is None}
+        live = {uid: grant.metadata for uid, grant in grants.items() if grant.status.end is None}
+        live |= {uid: one.metadata for uid, one in asked.items() if uid not in grants}
+        if not live:
+            return {}
+        since = min(metadata.creation_timestamp for metadata in live.values())
+        found = await asyncio.to_thread(history.over, self._settings.log_directory, live.keys(), since=since)
         for uid, reason in found.items():
             _logger.warning("request %s is there again and had ended (%s): the store was restored", uid, reason)
-        return {uid: Reason(reason) for uid, reason in found.items()}
+        return {uid: word(reason) or Reason.GRANT_DELETED for uid, reason in found.items()}
 
     def _run(self, died: Callable[[], None], name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)

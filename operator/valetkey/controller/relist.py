@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from valetkey.controller.cache import Cache
@@ -19,6 +20,7 @@ from valetkey.kube.client import Api, ApiError, Json
 
 EVERY: Final = timedelta(seconds=30)
 SETTLES_AFTER: Final = timedelta(seconds=1)
+AGAIN_AFTER: Final = timedelta(seconds=0.5)
 AGENTS: Final = f"{AGENT_LABEL}=true"
 
 _logger = logging.getLogger(__name__)
@@ -62,20 +64,17 @@ class Relist:
         )
 
     async def read_all(self) -> None:
-        """Takes in everything; raises ApiError.
+        """Takes in everything; returns when it has, however often the API server has to be asked.
 
         A namespace that may not be read, as when it is being deleted, is left to the later looks.
         """
-        await self._surroundings.refresh()
+        await self._insist("policies and guards", self._surroundings.refresh)
         for namespace in self._namespaces:
             try:
                 for collection in self._collections:
-                    path = paths.collection(collection.kind, namespace)
-                    async for body in self._api.list(path, selector=collection.selector):
-                        collection.take(body)
+                    what = f"{collection.kind}s of {namespace}"
+                    await self._insist(what, partial(self._read_collection, collection, namespace), unless_refused=True)
             except ApiError as error:
-                if not error.refused:
-                    raise
                 _logger.warning("%s could not be read: %s", namespace, error)
 
     async def keep_looking(self) -> None:
@@ -84,6 +83,27 @@ class Relist:
             await asyncio.sleep(EVERY.total_seconds())
             for namespace in self._namespaces:
                 await self.look(namespace)
+
+    async def _insist(self, what: str, read: Callable[[], Awaitable[None]], *, unless_refused: bool = False) -> None:
+        """Reads until it has succeeded; raises ApiError where it is refused, if that is to be told."""
+        while True:
+            try:
+                return await read()
+            except ApiError as error:
+                if unless_refused and error.refused:
+                    raise
+                _logger.warning("%s could not be read: %s; it is tried again", what, error)
+                await asyncio.sleep(AGAIN_AFTER.total_seconds())
+
+    async def _read_collection(self, collection: _Collection, namespace: str) -> None:
+        """Takes in what is there; what an earlier try has read and is gone since is taken out."""
+        there = set()
+        async for body in self._api.list(paths.collection(collection.kind, namespace), selector=collection.selector):
+            collection.take(body)
+            there.add(body["metadata"]["uid"])
+        for name, uid in collection.uids(namespace).items():
+            if uid not in there:
+                collection.gone(Key(namespace, name), uid)
 
     async def look(self, namespace: str) -> None:
         """Takes in what is new in one namespace and takes out what is gone; what cannot be read is left for later."""

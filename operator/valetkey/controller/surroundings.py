@@ -19,6 +19,7 @@ from valetkey.policy.facts import RoleRule
 from valetkey.reasons import Reason
 
 EVERY: Final = timedelta(seconds=5)
+AGAIN_AFTER: Final = timedelta(seconds=1)
 STALE: Final = timedelta(seconds=10)
 
 _logger = logging.getLogger(__name__)
@@ -85,14 +86,17 @@ class Surroundings:
         self._judge_guards()
 
     async def keep_fresh(self) -> None:
-        """Refreshes for ever."""
+        """Refreshes for ever, and soon again where that fails: what is too old grants nothing."""
+        pause = EVERY
         while True:
-            await asyncio.sleep(EVERY.total_seconds())
+            await asyncio.sleep(pause.total_seconds())
             try:
                 await self.refresh()
             except ApiError as error:
                 _logger.warning("policies and guards could not be read: %s", error)
+                pause = AGAIN_AFTER
             else:
+                pause = EVERY
                 self._answered()
 
     def put_policy(self, body: Json) -> None:

@@ -13,7 +13,7 @@ from valetkey.errors import AccessError, UnavailableError
 from valetkey.issuers.base import Found, Issuer
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube import paths
-from valetkey.kube.client import ApiError
+from valetkey.kube.client import ApiError, RewoundError
 
 AT_ONCE: Final = 16
 """Orphans removed side by side."""
@@ -29,6 +29,8 @@ class Sweep:
     def __init__(self, backends: Backends, *, every: timedelta) -> None:
         self._backends = backends
         self._every = every
+        self._told: set[Found] = set()
+        """Orphans that the log tells of already: one that cannot be removed is found again each time."""
 
     async def keep_sweeping(self) -> None:
         """Sweeps at once, once more when the last writes of an earlier leader have come in, then again for ever."""
@@ -37,6 +39,11 @@ class Sweep:
                 await self.sweep()
             except (AccessError, ApiError) as error:
                 _logger.warning("sweep: %s; it is tried again", error)
+            except RewoundError:
+                raise
+            except Exception:
+                # It reads what anybody may have written: a surprise there must not stop revocation.
+                _logger.exception("sweep: unexpected")
             await asyncio.sleep(min(pause, self._every).total_seconds())
 
     async def sweep(self) -> None:
@@ -44,6 +51,7 @@ class Sweep:
         for issuer in self._backends.issuers.values():
             known = self._known()
             suspects = {found async for found in issuer.found() if found.owner not in known}
+            self._told &= suspects
             if not suspects:
                 continue
             # A grant is written before anything is made for it, and goes after all of it is proved gone. So whatever
@@ -69,7 +77,9 @@ class Sweep:
         made = found.made
         what = f"{made.kind} {made.namespace}/{made.name}" if made.namespace else f"{made.kind} {made.name}"
         try:
-            await self._write_down("OrphanFound", found.owner, f"{what} belongs to no TaskGrant")
+            if found not in self._told:
+                self._told.add(found)
+                await self._write_down("OrphanFound", found.owner, f"{what} belongs to no TaskGrant")
             await issuer.unmake(found)
             await self._write_down("OrphanRemoved", found.owner, f"{what}; proof: Absent")
         except AccessError as error:

@@ -32,7 +32,7 @@ from valetkey.controller.steps import (
 )
 from valetkey.controller.views import Views
 from valetkey.errors import AccessError, InvalidError, NotReadyError, UnavailableError
-from valetkey.kube.client import ApiError, unavailable
+from valetkey.kube.client import ApiError, RewoundError, unavailable
 from valetkey.policy.decide import Undecided
 from valetkey.reasons import Reason
 
@@ -62,11 +62,13 @@ class Worker:
             self._queue.hurry()
 
     async def work(self) -> None:
-        """Takes keys for ever."""
+        """Takes keys for ever; raises RewoundError, upon which everything is to be read anew."""
         while True:
             key = await self._queue.get()
             try:
                 await self.run(key)
+            except RewoundError:
+                raise
             except Exception:
                 # A bug must not stop the others, nor make this key's revocation be forgotten.
                 _logger.exception("%s: unexpected", key)
@@ -94,7 +96,6 @@ class Worker:
                         return await self._hold(key, undecided, ending)
                     case _:
                         progress = await self._do(step, progress)
-                        self.recovered()
                         if isinstance(step, End):
                             self._queue.succeeded(key)  # the tries of the revocation are counted by themselves
             except InvalidError as error:

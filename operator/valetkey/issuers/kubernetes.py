@@ -124,7 +124,9 @@ class KubernetesIssuer:
         try:
             for kind in ("RoleBinding", "ClusterRoleBinding", "Role", "ClusterRole"):
                 async for owner, made in self._objects.owned(kind):
-                    yield Found(owner, made)
+                    # Elsewhere nothing is ever written, so nothing there is ours.
+                    if made.namespace is None or made.namespace in self._targets:
+                        yield Found(owner, made)
             async for owner, made in self._objects.owned("ServiceAccount", self._namespace):
                 yield Found(owner, made)
         except ApiError as error:
@@ -136,7 +138,7 @@ class KubernetesIssuer:
         entry = _planned(made.kind, made.namespace, made.name)
         try:
             await self._objects.remove(owner, entry, made.uid)
-            await self._objects.prove_absent(owner, entry)
+            await self._objects.prove_absent(owner, entry, made.uid)
         except ApiError as error:
             raise unavailable(error, Reason.REVOCATION_PENDING) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable
+from typing import Final
 
 from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL
@@ -11,6 +12,10 @@ from valetkey.kinds.taskgrant import MadeObject, PlannedObject
 from valetkey.kube import paths
 from valetkey.kube.client import Api, ApiError, Json, namespace_goes, unavailable
 from valetkey.reasons import Reason
+
+_OWNER: Final = re.compile(r"[0-9a-f-]{36}")
+_NAMES: Final = {"ServiceAccount": "valetkey-(t-)?{}"}
+"""What an object of an owner is called; all but accounts are numbered."""
 
 
 class Objects:
@@ -62,10 +67,10 @@ class Objects:
             if not (error.conflict or await self._gone_with_namespace(entry, error)):
                 raise
 
-    async def prove_absent(self, owner: str, entry: PlannedObject) -> None:
-        """Reads that an object is gone; raises UnavailableError where it is not."""
+    async def prove_absent(self, owner: str, entry: PlannedObject, uid: str | None = None) -> None:
+        """Reads that an object is gone, of that uid if one is given; raises UnavailableError where it is not."""
         left = await self._uid(owner, entry)
-        if left is None:
+        if left is None or uid not in (None, left):
             return
         path = paths.item(entry.kind, entry.namespace, entry.name)
         await self._api.delete(path, uid=left)
@@ -74,12 +79,16 @@ class Objects:
         raise UnavailableError(Reason.REVOCATION_PENDING, f"{_where(entry)} is still there after its deletion")
 
     async def owned(self, kind: str, namespace: str | None = None) -> AsyncIterator[tuple[str, MadeObject]]:
-        """Every object of a kind whose name and label say the same owner; each with that owner."""
+        """Every object of a kind whose name and label say the same owner; each with that owner.
+
+        Whoever may write Roles can make one with any name and label: what no grant could be called is passed over.
+        """
+        called = _NAMES.get(kind, "valetkey-{}-[0-9]{{1,2}}")
         path = paths.collection(kind, namespace)
         async for body in self._api.list(path, metadata_only=True, selector=REQUEST_LABEL):
             metadata = body["metadata"]
             owner = metadata["labels"][REQUEST_LABEL]
-            if re.fullmatch(rf"valetkey-((t-)?{re.escape(owner)}|{re.escape(owner)}-[0-9]+)", metadata["name"]):
+            if _OWNER.fullmatch(owner) and re.fullmatch(called.format(owner), metadata["name"]):
                 yield (
                     owner,
                     MadeObject(

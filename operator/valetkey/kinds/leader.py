@@ -18,7 +18,7 @@ class LeaderSpec(Model):
     holder_identity: str = Field(
         max_length=512, description="The pod that leads, <name>_<uid>; empty where the last one has let go."
     )
-    lease_duration_seconds: int = Field(ge=1, le=3600, description="How long it leads after its last renewal.")
+    lease_duration_seconds: int = Field(ge=1, le=60, description="How long it leads after its last renewal.")
     acquire_time: Time = Field(description="Since when it leads.")
     renew_time: Time = Field(description="When it last said that it does.")
     lease_transitions: int = Field(ge=0, description="How often another came to lead.")

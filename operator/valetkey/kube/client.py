@@ -20,6 +20,12 @@ _MERGE: Final = "application/merge-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PAGE: Final = 100
 """Objects of a collection in one answer: few enough that reading them holds nobody up."""
+NOT_LEADING: Final = "NotLeading"
+"""The reason of a write that was not sent."""
+TOO_LARGE: Final = "TooLarge"
+"""The reason of an answer that was not read."""
+_LARGEST: Final = 16 << 20
+"""Bytes: ten times what etcd stores of one object. Whoever may write objects must not fill the operator's memory."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10, connect=3)
 
 
@@ -56,7 +62,7 @@ class ApiError(Exception):
     @property
     def away(self) -> bool:
         """The API server was not there, or nobody before it could reach it."""
-        return self.status in (0, 502, 503, 504)
+        return self.status in (0, 502, 503, 504) and self.reason != NOT_LEADING
 
     @property
     def denied_by_policy(self) -> bool:
@@ -179,7 +185,13 @@ class Client:
         accept = _METADATA if metadata_only else "application/json"
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
-            page = await self._send("GET", path, query=query, accept=accept)
+            try:
+                page = await self._send("GET", path, query=query, accept=accept)
+            except ApiError as error:
+                if error.reason != TOO_LARGE or query["limit"] == "1":
+                    raise
+                query["limit"] = "1"  # one object always fits
+                continue
             if "continue" not in query:
                 self._check_version(path, page["metadata"].get("resourceVersion", ""), newest)
             for entry in page["items"] or []:  # a page of metadata that is empty has null
@@ -187,7 +199,7 @@ class Client:
             token = page["metadata"].get("continue")
             if not token:
                 return
-            query["continue"] = token
+            query |= {"limit": str(PAGE), "continue": token}
 
     async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
         """What becomes of one object of a collection, for five minutes at most."""
@@ -221,7 +233,7 @@ class Client:
         query: Mapping[str, str] | None = None,
     ) -> Json:
         if method != "GET" and not self._may_write():
-            raise ApiError(0, "NotLeading", f"{method} {path} was not sent: another replica may lead by now")
+            raise ApiError(0, NOT_LEADING, f"{method} {path} was not sent: another replica may lead by now")
         headers = {"Accept": accept}
         if body is not None:
             headers["Content-Type"] = content_type
@@ -237,13 +249,25 @@ class Client:
                 params=query,
                 timeout=_TIMEOUT,
             ) as response:
-                content = await response.read()
+                content = await _content(response, path)
                 if response.status >= 400:
                     raise _refusal(response.status, content, response.headers.get("Retry-After"))
                 self._clock.heard(response.headers.get("Date", ""), sent=sent)
                 return _read(content)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise ApiError(0, "NoAnswer", f"{method} {path}: {type(error).__name__}") from error
+
+
+async def _content(response: aiohttp.ClientResponse, path: str) -> bytes:
+    """An answer's body; raises ApiError where it is too large to be held."""
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > _LARGEST:
+            response.close()  # the rest of it is not read
+            raise ApiError(response.status, TOO_LARGE, f"{path}: the answer is larger than {_LARGEST} bytes")
+    return b"".join(parts)
 
 
 def _read(content: bytes) -> Json:

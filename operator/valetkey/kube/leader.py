@@ -23,6 +23,7 @@ from valetkey.kube.clock import boot_time
 TTL: Final = timedelta(seconds=5)
 """How long a replica leads after its last renewal."""
 RENEW_EVERY: Final = timedelta(seconds=1.5)
+_LONGEST: Final = 60.0
 _RETRY: Final = 0.25
 _TRIES: Final = 4
 """Renewals that fit into one ttl: a connection that went silent must not cost the leadership (client-go halves it)."""
@@ -82,7 +83,7 @@ class Leadership:
                 seen = found["metadata"].get("resourceVersion", "")
                 if seen != version:
                     # A change too is that it was deleted: who led until then may not know yet.
-                    ttl = _ttl(found, ttl)
+                    ttl = _ttl(found, self._ttl)
                     version, expires = seen, self._clock() + ttl
                 # A holder of our own identity was this pod's process before; the kubelet has ended it.
                 free = (seen and _holder(found) in ("", self.identity)) or self._clock() >= expires
@@ -178,5 +179,6 @@ def _holder(found: Json) -> str:
     return found.get("spec", {}).get("holderIdentity") or ""
 
 
-def _ttl(found: Json, default: float) -> float:
-    return float(found.get("spec", {}).get("leaseDurationSeconds") or default)
+def _ttl(found: Json, own: float) -> float:
+    """How long its holder leads by what is written there; nobody can say so for more than a minute."""
+    return min(float(found.get("spec", {}).get("leaseDurationSeconds") or own), _LONGEST)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.cluster.local.places import LOGS, STATE, LocalClusterError
@@ -14,8 +14,8 @@ from tests.cluster.local.places import LOGS, STATE, LocalClusterError
 _PIDS = STATE / "pid"
 
 
-def start(name: str, command: Sequence[str | Path]) -> None:
-    """Starts a process of its own session, unless it runs."""
+def start(name: str, command: Sequence[str | Path], environment: Mapping[str, str] = os.environ) -> None:
+    """Starts a process of its own session, unless it runs; its output is appended to `<name>.log`."""
     if running(name) is not None:
         return
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def start(name: str, command: Sequence[str | Path]) -> None:
     pid = os.posix_spawnp(
         words[0],
         words,
-        os.environ,
+        environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -56,6 +56,15 @@ def stop(name: str, *, patience: float = 10.0) -> None:
             _signal(pid, signal.SIGKILL)
             wait(lambda: running(name) is None, 5.0)
     (_PIDS / name).unlink(missing_ok=True)
+
+
+def kill(name: str) -> None:
+    """Ends a process by force, at once, and waits until it is gone."""
+    pid = running(name)
+    if pid is not None:
+        _signal(pid, signal.SIGKILL)
+        wait(lambda: running(name) is None, 10.0)
+        _reap(pid)
 
 
 def started_at(pid: int) -> str | None:
@@ -89,6 +98,10 @@ def wait(done: Callable[[], bool], seconds: float) -> bool:
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    # Ours, if it was started by this very process: reap it, so that it does not look alive.
+    _reap(pid)
+
+
+def _reap(pid: int) -> None:
+    """Takes note of the end of a child of this very process, so that no trace of it is left."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

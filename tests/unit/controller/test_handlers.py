@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Set
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.cluster.api import until
 from tests.cluster.world import grant
 from tests.properties.life import GUARD, pod, policy, request
 from tests.properties.world import World
+from valetkey.audit import history
 from valetkey.controller import surroundings
 from valetkey.controller.cache import Cache
 from valetkey.controller.handlers import ForEver
@@ -25,7 +27,7 @@ from valetkey.controller.queue import Key
 from valetkey.controller.relist import Relist
 from valetkey.kube.client import Json, RewoundError
 from valetkey.kube.clock import Clock
-from valetkey.kube.leader import Leadership
+from valetkey.kube.leader import TTL, Leadership
 from valetkey.settings import Settings
 
 
@@ -37,7 +39,7 @@ def test_a_watch_is_never_given_up() -> None:
     assert list(islice(ForEver(), 3)) == pauses[:3]
 
 
-def operator_of(world: World, directory: Path, **more: Any) -> tuple[Operator, Settings]:
+def operator_of(world: World, directory: Path, *, ttl: timedelta = TTL, **more: Any) -> tuple[Operator, Settings]:
     if not world.of("ValidatingAdmissionPolicy"):
         world.add("ValidatingAdmissionPolicy", {**GUARD})
     directory.mkdir(exist_ok=True)
@@ -49,7 +51,9 @@ def operator_of(world: World, directory: Path, **more: Any) -> tuple[Operator, S
         ready_file=directory / "ready",
         **more,
     )
-    leadership = Leadership(world, namespace=settings.namespace, name=settings.leader, identity="valetkey-0_uid")
+    leadership = Leadership(
+        world, namespace=settings.namespace, name=settings.leader, identity="valetkey-0_uid", ttl=ttl
+    )
     operator = Operator(
         world, settings, leadership, Clock(), instance="valetkey-0", server="https://api", certificate_authority="CA"
     )
@@ -138,3 +142,33 @@ def test_a_grant_that_another_replica_let_go_is_no_loss(leads: bool) -> None:
     intake.grant({**body, "metadata": body["metadata"] | stored})
     intake.grant_gone(Key("shop", "r"), "u")
     assert bool(cache.vanished) == leads
+
+
+async def test_who_leads_goes_on_leading_while_it_reads_a_log_that_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = history.over
+
+    def slow(directory: Path, requests: Set[str], *, since: datetime) -> dict[str, str]:
+        time.sleep(2.6)
+        return over(directory, requests, since=since)
+
+    monkeypatch.setattr(history, "over", slow)
+    world = World()
+    world.now = datetime.now(UTC) - timedelta(minutes=2)
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    operator, _ = operator_of(world, tmp_path, ttl=timedelta(seconds=2), targets=("shop",))
+    world.now += timedelta(minutes=1)
+    world.add("AccessRequest", request("r", world.add("Pod", pod("one")), "2m", "valetkey-one-a", world.now))
+    died: list[str] = []
+    try:
+        await operator.start(lambda: died.append("it"))
+
+        async def granted() -> bool:
+            return bool(world.live_tokens())
+
+        await until(granted, "the request to be granted", seconds=8)
+    finally:
+        await operator.stop()
+    assert not died

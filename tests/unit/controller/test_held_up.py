@@ -26,9 +26,19 @@ class Down(World):
         return await super().create(path, body)
 
     async def delete(self, path: str, *, uid: str) -> Json:
-        if self.failing == "delete" and "/rolebindings/" in path:
+        if "delete" in self.failing and "/rolebindings/" in path:
             raise ApiError(0, "NoAnswer", "down")
         return await super().delete(path, uid=uid)
+
+    async def patch(self, path: str, body: Json) -> Json:
+        if "status" in self.failing and path.endswith("/status") and "/taskgrants/" in path and self._revoking(path):
+            raise ApiError(500, "InternalError", "down")
+        return await super().patch(path, body)
+
+    def _revoking(self, path: str) -> bool:
+        """Whether the end of a grant is written already: that write must get through."""
+        name = path.removesuffix("/status").rpartition("/")[2]
+        return "end" in self.objects["TaskGrant", "shop", name].get("status", {})
 
 
 async def begun() -> tuple[Down, Process]:
@@ -180,3 +190,12 @@ async def test_the_end_of_a_grant_is_no_event_of_another_request_of_its_name() -
     told = [(uid, reason) for uid, reason, _ in world.events]
     assert (old["metadata"]["uid"], "RequestDeleted") in told
     assert (again["metadata"]["uid"], "RequestDeleted") not in told
+
+
+async def test_a_failure_whose_condition_cannot_be_written_is_said_once_all_the_same() -> None:
+    world, process = await begun()
+    await turn(process)
+    world.failing = "delete status"
+    world.now += timedelta(minutes=2)
+    await turn(process, TRIES + 5)
+    assert said(world, "RevocationFailed") == (1, ["Warning"])

@@ -289,3 +289,10 @@ def test_a_grant_that_somebody_deleted_ends_as_deleted_whatever_else_is_so(
     ending = step(replace(cause(view(granted())), grant=granted(terminating=True)))
     assert isinstance(ending, End)
     assert ending.reason == Reason.GRANT_DELETED
+
+
+def test_a_grant_of_a_request_that_had_finished_before_ends() -> None:
+    before = view(granted(delivered=False), request=finished(NOW - timedelta(minutes=1)))
+    after = step(before)
+    assert isinstance(after, End)
+    assert after.reason is Reason.TTL_REACHED

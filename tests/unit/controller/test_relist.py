@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
-from tests.properties.life import Process, pod, request
+from tests.properties.life import Process, request
 from tests.properties.world import World
 from tests.unit.controller.test_trust import begun, turn
+from valetkey.controller import relist
 from valetkey.controller.relist import Relist
 from valetkey.kube.client import ApiError, Json
 
@@ -123,16 +125,43 @@ async def test_a_namespace_that_may_not_be_read_keeps_nobody_from_being_served()
     assert len(world.live_tokens()) == 1
 
 
-async def test_a_server_that_does_not_answer_at_the_start_stops_the_start() -> None:
+@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5])
+async def test_a_server_that_does_not_answer_at_the_start_is_asked_again(
+    failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relist, "AGAIN_AFTER", timedelta(milliseconds=1))
     world, process = begun("r")
+    listing, calls = world.list, count()
 
     async def down(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
-        raise ApiError(0, "NoAnswer", "down")
-        yield pod("never")
+        if next(calls) < failing:
+            raise ApiError(503, "ServiceUnavailable", "down")
+        async for body in listing(path, metadata_only=metadata_only, selector=selector):
+            yield body
 
     world.list = down  # type: ignore[method-assign]
-    with pytest.raises(ApiError):
-        await process.relist.read_all()
+    await process.relist.read_all()
+    await process.work()
+    assert len(world.live_tokens()) == 1
+
+
+async def test_what_went_while_the_start_was_tried_again_is_not_taken_for_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relist, "AGAIN_AFTER", timedelta(milliseconds=1))
+    world, process = begun("r")
+    listing, calls = world.list, count()
+
+    async def cut(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        async for body in listing(path, metadata_only=metadata_only, selector=selector):
+            yield body
+            if path.endswith("/accessrequests") and next(calls) == 0:
+                world.remove("AccessRequest", "shop", "r")
+                raise ApiError(0, "NoAnswer", "cut in the middle")
+
+    world.list = cut  # type: ignore[method-assign]
+    await process.relist.read_all()
+    assert not list(process.cache.requests)
 
 
 async def test_a_look_at_what_is_known_reads_nothing_live() -> None:

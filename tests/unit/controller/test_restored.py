@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from tests.cluster.api import until
-from tests.properties.life import pod, policy, request
+from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from tests.unit.controller.test_handlers import operator_of
 from valetkey.audit import history
+from valetkey.controller.queue import Key
+from valetkey.kube.client import RewoundError
 
 LEADER = {"metadata": {"name": "valetkey", "namespace": "valetkey-system"}}
 
@@ -113,7 +116,7 @@ async def test_a_replica_that_only_follows_remembers_what_the_leader_let_go(tmp_
         follower.on_grant(grant | {"status": {"end": {"reason": "TaskReleased"}}}, deleted=True)
     finally:
         await follower.stop()
-    found = history.over(tmp_path / "log", {grant["spec"]["request"]["uid"], "another"})
+    found = history.over(tmp_path / "log", {grant["spec"]["request"]["uid"], "another"}, since=world.now)
     assert found == {grant["spec"]["request"]["uid"]: "TaskReleased"}
 
 
@@ -122,4 +125,25 @@ async def test_what_an_agent_writes_into_its_request_is_no_end(tmp_path: Path, t
     operator, _ = operator_of(World(), tmp_path)
     await operator._log.write("IdentityVerified", request_uid="u", facts=text, message="GrantGone")
     await operator._log.close()
-    assert history.over(tmp_path / "log", {"u"}) == {}
+    assert history.over(tmp_path / "log", {"u"}, since=datetime.now(UTC)) == {}
+
+
+@pytest.mark.parametrize("terminating", [True, False])
+async def test_a_grant_that_is_there_again_though_it_was_seen_to_be_gone_is_not_asked_for_without_end(
+    terminating: bool,
+) -> None:
+    world = a_world()
+    world.add("ValidatingAdmissionPolicy", {**GUARD})
+    world.now += timedelta(seconds=30)
+    world.add("AccessRequest", request("r", world.add("Pod", pod("one")), "15m", "valetkey-one-a", world.now))
+    process = Process(world)
+    await process.watch()
+    await process.work()
+    (grant,) = copy.deepcopy(world.of("TaskGrant"))
+    process.cache.grants.remove(Key("shop", "r"), grant["metadata"]["uid"])
+    if terminating:
+        world.change("TaskGrant", "shop", "r", {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
+        await asyncio.wait_for(process.worker.run(Key("shop", "r")), 5)
+    else:  # a store whose versions went on when it was restored
+        with pytest.raises(RewoundError):
+            await asyncio.wait_for(process.worker.run(Key("shop", "r")), 5)

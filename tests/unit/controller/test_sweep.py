@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
+from tests.cluster.api import until
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
+from valetkey.controller.sweep import Sweep
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube.client import ApiError, Json
 
-OWNER = "9d8f"
+OWNER = "9d8f0000-0000-4000-8000-000000000000"
 
 
 async def granted() -> tuple[World, Process]:
@@ -44,7 +48,7 @@ async def test_every_kind_of_orphan_is_removed_with_a_record_before_and_after() 
     orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
     orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-t-{OWNER}")
     orphan(world, "Role", "shop", f"valetkey-{OWNER}-0")
-    orphan(world, "RoleBinding", "web", f"valetkey-{OWNER}-12")
+    orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-12")
     orphan(world, "ClusterRole", "", f"valetkey-{OWNER}-1")
     orphan(world, "ClusterRoleBinding", "", f"valetkey-{OWNER}-1")
     await process.sweep.sweep()
@@ -60,6 +64,9 @@ async def test_every_kind_of_orphan_is_removed_with_a_record_before_and_after() 
         ("ServiceAccount", "shop", f"valetkey-{OWNER}"),
         ("Role", "shop", f"valetkey-{OWNER}x-0"),
         ("Role", "shop", f"valetkey-{OWNER}-mine"),
+        ("Role", "shop", f"valetkey-{OWNER}"),
+        ("Role", "shop", f"valetkey-{OWNER}-{'0' * 300}"),
+        ("Role", "elsewhere", f"valetkey-{OWNER}-0"),
         ("RoleBinding", "shop", "valetkey-.*-0"),
     ],
 )
@@ -127,19 +134,20 @@ async def test_an_object_made_again_under_the_name_is_looked_at_anew() -> None:
 async def test_one_that_cannot_be_removed_keeps_no_other_from_going() -> None:
     class Stubborn(World):
         async def delete(self, path: str, *, uid: str) -> Json:
-            if "/namespaces/web/" in path:
+            if "/rolebindings/" in path:
                 raise ApiError(403, "Forbidden", "no rights there")
             return await super().delete(path, uid=uid)
 
     world = Stubborn()
-    world.add("Namespace", {"metadata": {"name": "web", "namespace": ""}})
     process = Process(world)
-    stuck = orphan(world, "RoleBinding", "web", f"valetkey-{OWNER}-0")
+    stuck = orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
     other = orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
     await process.sweep.sweep()
     assert stuck in world.objects
     assert other not in world.objects
     assert sorted(reasons(world)) == ["OrphanFound", "OrphanFound", "OrphanRemoved"]
+    await process.sweep.sweep()
+    assert sorted(reasons(world)) == ["OrphanFound", "OrphanFound", "OrphanRemoved"], "the log tells of it once"
 
 
 async def test_a_log_that_cannot_be_written_holds_up_no_removal() -> None:
@@ -152,3 +160,50 @@ async def test_a_log_that_cannot_be_written_holds_up_no_removal() -> None:
     place = orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
     await process.sweep.sweep()
     assert place not in world.objects
+
+
+@pytest.mark.parametrize("owner", ["x", "9d8f", "9D8F0000-0000-4000-8000-000000000000", "valetkey"])
+async def test_a_label_that_is_no_uid_makes_nothing_ours(owner: str) -> None:
+    world, process = await granted()
+    place = orphan(world, "Role", "shop", f"valetkey-{owner}-0", owner)
+    long = orphan(world, "Role", "shop", f"valetkey-{owner}-{'0' * 300}", owner)
+    await process.sweep.sweep()
+    assert {place, long} <= set(world.objects)
+    assert not reasons(world)
+
+
+async def test_a_surprise_in_one_sweep_ends_no_other() -> None:
+    class Surprising(World):
+        def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+            if not self.lists:
+                self.lists += 1
+                raise ValueError("what nobody thought of")
+            return super().list(path, metadata_only=metadata_only, selector=selector)
+
+    world = Surprising()
+    process = Process(world)
+    place = orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+    sweeping = asyncio.create_task(Sweep(process.backends, every=timedelta(milliseconds=1)).keep_sweeping())
+
+    async def swept() -> bool:
+        return place not in world.objects
+
+    await until(swept, "the next sweep", seconds=5)
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def test_what_was_made_again_under_an_orphans_name_is_not_removed_with_it() -> None:
+    class Quick(World):
+        async def delete(self, path: str, *, uid: str) -> Json:
+            answer = await super().delete(path, uid=uid)
+            orphan(self, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
+            return answer
+
+    world = Quick()
+    process = Process(world)
+    place = orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
+    before = world.objects[place]["metadata"]["uid"]
+    await process.sweep.sweep()
+    assert world.objects[place]["metadata"]["uid"] != before
+    assert reasons(world) == ["OrphanFound", "OrphanRemoved"]

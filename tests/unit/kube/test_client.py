@@ -368,3 +368,32 @@ async def test_a_watch_that_cannot_be_had_is_an_error_like_any_other(status: int
     async with serving(answer) as (_, client):
         with pytest.raises(ApiError):
             [event async for event in client.watch(PATH, name="a")]
+
+
+async def test_an_answer_that_is_too_large_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_LARGEST", 1000)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"[" + b" " * 1000 + b"]")
+
+    async with serving(answer) as (_, client):
+        with pytest.raises(ApiError, match="larger than 1000 bytes"):
+            await client.get(PATH)
+
+
+async def test_a_page_that_is_too_large_is_read_one_by_one_and_the_next_one_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "_LARGEST", 1000)
+    there = [{"name": str(number), "large": "x" * 900 if number == 1 else ""} for number in range(4)]
+
+    async def answer(request: web.Request) -> web.Response:
+        begin = int(request.query.get("continue", "0"))
+        end = begin + min(2, int(request.query["limit"]))
+        metadata = {"resourceVersion": "5"} | ({"continue": str(end)} if end < len(there) else {})
+        return web.Response(body=orjson.dumps({"metadata": metadata, "items": there[begin:end]}))
+
+    async with serving(answer) as (server, client):
+        found = [body["name"] async for body in client.list(PATH)]
+    assert found == ["0", "1", "2", "3"]
+    assert [request.query["limit"] for request, _ in server.asked] == ["100", "1", "100", "1", "100"]

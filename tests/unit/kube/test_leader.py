@@ -198,6 +198,20 @@ async def test_the_time_counts_from_before_the_request_and_not_from_its_answer(v
     assert not leadership.held
 
 
+async def test_a_holder_that_claims_an_hour_is_waited_for_for_a_minute() -> None:
+    server, clock = Server(), Clock()
+    await server.write(holderIdentity="nobody_0", leaseDurationSeconds=3600)
+    waits = asyncio.create_task(candidate(server, clock).acquire())
+    await asyncio.sleep(0.05)
+    assert not waits.done()
+    clock.stopped += 60
+    await server.write(renewTime="now")  # wakes who waits; each write counts anew
+    await asyncio.sleep(0.05)
+    assert not waits.done()
+    await server.remove()
+    await asyncio.wait_for(waits, 3 * TTL)
+
+
 async def test_an_api_server_that_does_not_answer_ends_leadership_at_its_deadline_and_not_after() -> None:
     server = Server()
     leadership = candidate(server)

@@ -2,7 +2,7 @@
 Of several replicas one leads, the one that the Leader names. Whatever an earlier leader still sends, or had on its way when it was
 stopped, is refused. A parameter that is not there, or cannot be read, would stop everybody's writes of these kinds, for parameters
 are looked up before matchConditions: so then nothing is refused (Allow, Ignore). The leader makes a Leader that was deleted
-again, and a leader whose time is over sends nothing by its own clock.
+again, and a leader whose time is over begins nothing by its own clock; what waits for a connection then is caught here.
 */}}
 {{- define "valetkey.guard.fence" -}}
 failurePolicy: Ignore

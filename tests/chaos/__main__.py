@@ -1,0 +1,71 @@
+"""`python -m tests.chaos [--long]`: a thousand grants under faults, and a table of what became of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.chaos.story import LATE, Outcome, tell
+from tests.chaos.world import ChaosWorld
+from tests.cluster.local.cluster import up
+from tests.cluster.local.places import LocalClusterError
+
+
+def main() -> int:
+    """Plays the story and prints the table; 1 where a credential was leaked or late."""
+    arguments = argparse.ArgumentParser(prog="python -m tests.chaos")
+    arguments.add_argument("--seed", type=int, default=1, help="another seed, other faults")
+    chosen = arguments.parse_args()
+    try:
+        cluster = up(say)  # builds what a control plane is made of; the one that runs is left alone
+    except LocalClusterError as error:
+        say(f"no cluster, so no chaos: {error}")
+        return 1
+    if cluster.source != "built":
+        say("chaos kills its own control plane, built from Go modules: run it on Debian 12 as root, without kind")
+        return 1
+    outcome = asyncio.run(play(seed=chosen.seed))
+    show(outcome)
+    return 1 if outcome.leaked or outcome.late else 0
+
+
+async def play(*, seed: int) -> Outcome:
+    """The whole story, from nothing."""
+    async with ChaosWorld(say, seed=seed) as world:
+        return await tell(world)
+
+
+def show(outcome: Outcome) -> None:
+    """Prints the table for people."""
+    table = Table(
+        "fault", "grants due", "leaked", "late", "worst lateness", "API away", "cut short", title="make chaos"
+    )
+    for row in outcome.rows:
+        table.add_row(
+            row.phase, str(row.grants), "", str(row.late), f"{row.worst:.1f} s", f"{row.away:.1f} s", str(row.cut_short)
+        )
+    worst = max((row.worst for row in outcome.rows), default=0.0)
+    table.add_section()
+    table.add_row("all", str(outcome.grants), str(len(outcome.leaked)), str(outcome.late), f"{worst:.1f} s", "", "")
+    console = Console(width=120)
+    console.print(table)
+    console.print(
+        f"{outcome.kills} kills, {outcome.faults} faults, {outcome.ungranted} requests that were never granted. "
+        f"Late is what is refused more than {LATE:.0f} s after its end, not counting while the API server was away."
+    )
+    for one in outcome.leaked:
+        console.print(f"LEAKED: {one}")
+
+
+def say(text: str) -> None:
+    """Shows progress."""
+    sys.stderr.write(f"chaos: {text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The operator's replicas as processes of this machine, started again whenever they end, as a kubelet would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.plane import FOLDER
+from tests.cluster.api import Json
+from tests.cluster.local import pki, processes
+from tests.cluster.local.packages import faketime
+
+NAMES: Final = ("valetkey-0", "valetkey-1")
+_AGAIN_AFTER: Final = 0.5
+
+
+class Replica:
+    """One of them, with the token of its pod and a clock that can be wrong."""
+
+    def __init__(self, pod: Json, token: str, settings: Json, guards: str, port: int) -> None:
+        self.name: str = pod["metadata"]["name"]
+        self._uid: str = pod["metadata"]["uid"]
+        self._folder: Path = FOLDER / self.name
+        self._port = port
+        self._process = f"chaos-{self.name}"
+        self._keeper: asyncio.Task[None] | None = None
+        self.starts = 0
+        account = self._folder / "account"
+        account.mkdir(parents=True)
+        (account / "token").write_text(token)
+        (account / "ca.crt").write_bytes((pki.PKI / "ca.crt").read_bytes())
+        (account / "namespace").write_text("valetkey-system")
+        (self._folder / "guards.json").write_text(guards)
+        own = {
+            "accountDirectory": str(account),
+            "logDirectory": str(self.log),
+            "guards": str(self._folder / "guards.json"),
+            "readyFile": str(self._folder / "ready"),
+        }
+        (self._folder / "settings.json").write_text(json.dumps(settings | own))
+        self.set_clock(0)
+
+    @property
+    def log(self) -> Path:
+        """Where its records are."""
+        return self._folder / "log"
+
+    @property
+    def identity(self) -> str:
+        """How the Leader names it."""
+        return f"{self.name}_{self._uid}"
+
+    def set_clock(self, seconds: int) -> None:
+        """Moves its clock that far from the machine's; within a second or two it sees that."""
+        draft = self._folder / "clock.draft"
+        draft.write_text(f"{seconds:+d}\n")
+        draft.rename(self._folder / "clock")
+
+    def keep_running(self) -> None:
+        """Starts it, again and again."""
+        self._keeper = asyncio.create_task(self._keep(), name=self.name)
+
+    async def kill(self) -> None:
+        """Ends it with SIGKILL; it comes again."""
+        await asyncio.to_thread(processes.kill, self._process)
+
+    async def stop(self) -> None:
+        """Tells it to stop; it stays away."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await asyncio.to_thread(processes.stop, self._process, patience=15)
+
+    async def _keep(self) -> None:
+        settings = self._folder / "settings.json"
+        while True:
+            if processes.running(self._process) is None:
+                await asyncio.sleep(_AGAIN_AFTER)
+                command = (sys.executable, "-m", "valetkey", "operator", "--settings", settings)
+                processes.start(self._process, command, self._environment())
+                self.starts += 1
+            await asyncio.sleep(0.2)
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {
+            "POD_NAME": self.name,
+            "POD_UID": self._uid,
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(self._port),
+            "LD_PRELOAD": str(faketime() or ""),
+            "FAKETIME_TIMESTAMP_FILE": str(self._folder / "clock"),
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_CACHE_DURATION": "1",
+        }
