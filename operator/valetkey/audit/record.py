@@ -39,6 +39,8 @@ class Log:
         self._writer, self._cluster = writer, cluster
         self._seq, self._prev = 0, GENESIS
         self._good, self._torn = 0, False
+        self.written, self.unwritten = 0, 0
+        """Records that are on disk, and those that could not be written."""
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -76,11 +78,13 @@ class Log:
                 self._good = await asyncio.to_thread(self._append, b"".join(lines))
             except OSError as error:
                 # The chain goes on from the last record that is on disk, as if these had never been.
+                self.unwritten += len(batch)
                 for _, done in batch:
                     if not done.cancelled():
                         done.set_exception(_unwritten(error))
             else:
                 self._seq, self._prev = seq, prev
+                self.written += len(batch)
                 for _, done in batch:
                     if not done.cancelled():
                         done.set_result(None)

@@ -71,6 +71,7 @@ class Beginnings:
         key = Key(request.metadata.namespace, request.metadata.name)
         self._refuse_taken_secret(key, secret)
         decision, facts = self._views.decide(key, request, step.identity, secret, self._backends.clock())
+        self._backends.metrics.decided(decision)
         asked = request.spec.to_api()
         decision_id = secrets.token_hex(8)
         if isinstance(decision, Approved):
@@ -174,6 +175,8 @@ class Beginnings:
         )
         live = status.of_live(grant, credential, (*made, placed), now)
         await backends.write_grant(grant, {"status": live.to_api()}, subresource="/status")
+        if request is not None and grant.status.credential is None:
+            backends.metrics.issued(backends.cache.requests.age(request, backends.clock()))
         return learnt(progress, credential=None)
 
     def _guarded_since(self) -> datetime:

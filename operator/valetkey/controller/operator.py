@@ -20,6 +20,7 @@ from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.endings import Endings
 from valetkey.controller.intake import Intake
+from valetkey.controller.metrics import Metrics, Now
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
@@ -73,6 +74,17 @@ class Operator:
         self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster)
         self._events = Events(api, instance=instance)
         self._statuses = PolicyStatuses(api)
+        self._metrics = Metrics()
+        self._metrics.registry.register(
+            Now(
+                cache=self._cache,
+                queue=self._queue,
+                surroundings=self._surroundings,
+                log=self._log,
+                leads=lambda: leadership.held,
+                clock=_now,
+            )
+        )
         views = Views(self._cache, self._surroundings, cluster=settings.cluster, limit_active=settings.limits_active)
         issuer = KubernetesIssuer(
             api,
@@ -89,6 +101,7 @@ class Operator:
             delivery=SecretDelivery(api),
             log=self._log,
             events=self._events,
+            metrics=self._metrics,
             clock=_now,
         )
         self._sweep = Sweep(backends, every=settings.sweep_every)

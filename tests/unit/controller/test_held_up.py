@@ -31,8 +31,8 @@ class Down(World):
         return await super().delete(path, uid=uid)
 
 
-async def begun() -> tuple[Down, Process]:
-    world = Down()
+async def begun(world: Down | None = None) -> tuple[Down, Process]:
+    world = world or Down()
     world.add("ValidatingAdmissionPolicy", {**GUARD})
     world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
     world.add("AgentPolicy", policy(15))
