@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -40,6 +41,7 @@ class Settings(Model):
         description="How often what belongs to no TaskGrant is looked for.",
     )
     workers: int = Field(default=32, ge=1, le=256, description="Keys worked on at once.")
+    log_format: Literal["json", "text"] = Field(default="json", description="How the operator's output is written.")
     log_directory: Path = Field(description="Where the log is written.")
     guards: Path = Field(description="A JSON list of the admission policies and bindings that must be in force.")
     ready_file: Path = Field(

@@ -71,6 +71,7 @@ def test_the_chart_lints(helm: Helm) -> None:
         ({"server": "http://api"}, "/server"),
         ({"imagePullPolicy": "Sometimes"}, "/imagePullPolicy"),
         ({"log": {"hostPath": "log"}}, "/log/hostPath"),
+        ({"logFormat": "xml"}, "/logFormat"),
         ({"agentNamespaces": ["valetkey-system"]}, "the operator's own namespace has no agents"),
         ({"agentNamespaces": ["valetkey-grants"]}, "it is neither an agent's namespace nor the operator's own"),
         (
