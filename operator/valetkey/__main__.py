@@ -22,15 +22,20 @@ def operator(arguments: list[str]) -> None:
     import os
     from pathlib import Path
 
-    import uvloop
-
-    from valetkey.controller.handlers import run
-    from valetkey.controller.output import configure
+    from valetkey.controller.health import Health
     from valetkey.settings import Settings
 
     parser = argparse.ArgumentParser(prog="valetkey operator", description="Run the operator.")
     parser.add_argument("--settings", type=Path, required=True, help="the settings that the chart writes")
     settings = Settings.model_validate_json(parser.parse_args(arguments).settings.read_bytes())
+    # Before the long imports: what an earlier process has left would pass for this one's.
+    Health(settings.run_directory).clear()
+
+    import uvloop
+
+    from valetkey.controller.handlers import run
+    from valetkey.controller.output import configure
+
     configure(settings.log_format)
     # What lives is acyclic and stays; looking through all of it again and again would cost more than it finds.
     gc.freeze()

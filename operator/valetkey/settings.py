@@ -44,9 +44,7 @@ class Settings(Model):
     log_format: Literal["json", "text"] = Field(default="json", description="How the operator's output is written.")
     log_directory: Path = Field(description="Where the log is written.")
     guards: Path = Field(description="A JSON list of the admission policies and bindings that must be in force.")
-    ready_file: Path = Field(
-        description="Touched while the operator serves requests; the readiness probe looks for it."
-    )
+    run_directory: Path = Field(description="Where the files are that the kubelet's probes look at.")
     server: str | None = Field(
         default=None, description="The API server that agents reach, for the delivered kubeconfig."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -56,6 +57,13 @@ class Log:
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
         await done
+
+    async def check(self) -> None:
+        """Tries whether a record could be written now, and writes none; raises UnavailableError where it could not."""
+        try:
+            await asyncio.to_thread(_try, self._path.parent)
+        except OSError as error:
+            raise _unwritten(error) from error
 
     async def close(self) -> None:
         """Waits for what is under way and closes the file."""
@@ -110,6 +118,13 @@ class Log:
         if self._torn:
             os.ftruncate(self._file, self._good)
             self._torn = False
+
+
+def _try(directory: Path) -> None:
+    # A page of its own on the same disk: nobody reads it, and it is gone when it is closed.
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        file.write(b"\0" * 4096)
+        os.fdatasync(file.fileno())
 
 
 def _unwritten(error: OSError) -> UnavailableError:

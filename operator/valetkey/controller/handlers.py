@@ -69,7 +69,8 @@ def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event
         settings.networking.connect_timeout = 3
         settings.networking.request_timeout = 10
 
-    @kopf.on.startup(registry=handlers)
+    # Tried once: for the API server it waits by itself, and another try would be an operator beside the first.
+    @kopf.on.startup(registry=handlers, errors=kopf.ErrorsMode.PERMANENT)
     async def serve(**_: Any) -> None:
         own = await stack.enter_async_context(session.open_session())
         leadership = Leadership(

@@ -19,13 +19,14 @@ from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.endings import Endings
+from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
 from valetkey.controller.metrics import Metrics, Now
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
 from valetkey.controller.steps import Times
-from valetkey.controller.surroundings import Surroundings
+from valetkey.controller.surroundings import EVERY, Surroundings
 from valetkey.controller.sweep import Sweep
 from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker
@@ -33,7 +34,7 @@ from valetkey.delivery.secret import SecretDelivery
 from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kube import guards
-from valetkey.kube.client import Api, Json
+from valetkey.kube.client import Api, ApiError, Json
 from valetkey.kube.leader import Leadership
 from valetkey.settings import Settings
 
@@ -59,6 +60,7 @@ class Operator:
         self._settings = settings
         self._leadership = leadership
         self._leads = False
+        self._health = Health(settings.run_directory)
         self._queue = Queue()
         self._cache = Cache()
         self._surroundings = Surroundings(
@@ -67,7 +69,7 @@ class Operator:
             cluster_roles=settings.cluster_roles,
             changed=self._surroundings_changed,
             clock=_now,
-            answered=lambda: self._worker.recovered(),
+            answered=self._answered,
         )
         self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
@@ -120,26 +122,41 @@ class Operator:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, died: Callable[[], None]) -> None:
-        """Reads everything, then serves; raises ApiError where the API server cannot be read.
+        """Reads everything, as soon as the API server lets it, then serves.
 
         `died` is called where a part stops by itself: half an operator is none, and a fresh one is soon there.
         """
-        await self._relist.read_all()
+        self._run(died, "health", self._health.keep_showing())
+        self._run(died, "log", self._health.keep_trying(self._log.check))
+        await self._read_all()
         self._run(died, "surroundings", self._surroundings.keep_fresh())
         self._run(died, "relist", self._relist.keep_looking())
         self._run(died, "leadership", self._lead(died))
-        self._settings.ready_file.touch()
         _logger.info("watching %s", ", ".join(self._settings.agent_namespaces))
 
     async def stop(self) -> None:
         """Stops serving and lets another replica lead; what is half done is done again by whoever leads next."""
-        self._settings.ready_file.unlink(missing_ok=True)
+        self._health.leave()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._log.close)
             stack.push_async_callback(self._leadership.release)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _read_all(self) -> None:
+        while True:
+            try:
+                await self._relist.read_all()
+            except ApiError as error:
+                _logger.warning("nothing is read yet: %s; it is tried again", error)
+                await asyncio.sleep(EVERY.total_seconds())
+            else:
+                return self._health.answered()
+
+    def _answered(self) -> None:
+        self._health.answered()
+        self._worker.recovered()
 
     async def _lead(self, died: Callable[[], None]) -> None:
         """Waits to lead, and works for as long as it does; raises LostError, upon which the process ends."""
