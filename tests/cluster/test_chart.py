@@ -72,6 +72,10 @@ def test_the_chart_lints(helm: Helm) -> None:
         ({"imagePullPolicy": "Sometimes"}, "/imagePullPolicy"),
         ({"log": {"hostPath": "log"}}, "/log/hostPath"),
         ({"logFormat": "xml"}, "/logFormat"),
+        ({"metrics": {"port": 70000}}, "/metrics/port"),
+        ({"metrics": {"host": "localhost"}}, "/metrics/host"),
+        ({"metrics": {"podMonitor": {"enabled": "yes"}}}, "/metrics/podMonitor/enabled"),
+        ({"metrics": {"podMonitor": {"enabled": True}, "port": 0}}, "there is nothing to monitor with metrics.port 0"),
         ({"agentNamespaces": ["valetkey-system"]}, "the operator's own namespace has no agents"),
         ({"agentNamespaces": ["valetkey-grants"]}, "it is neither an agent's namespace nor the operator's own"),
         (
@@ -177,6 +181,8 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
         workers=8,
         log_directory=Path("/var/log/valetkey"),
         guards=Path("/etc/valetkey/guards.json"),
+        metrics_port=8080,
+        metrics_host="127.0.0.1",
         run_directory=Path("/run/valetkey"),
     )
 

@@ -6,7 +6,7 @@ Labels are words of fixed vocabularies: reasons, outcomes, lanes. Nothing that a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
@@ -141,12 +141,16 @@ class Now:
 
     def _grants(self, now: datetime) -> Iterator[Metric]:
         live = ending = failed = 0
-        overdue = timedelta()
+        first = now
         for grant in (*self._cache.grants.values(), *self._cache.vanished.values()):
-            ends = grant.status.end is not None or grant.metadata.terminating
-            live, ending = live + (not ends), ending + ends
-            failed += any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions)
-            overdue = max(overdue, now - _due(grant))
+            due = grant.spec.order.not_after
+            if grant.status.end is None and grant.metadata.deletion_timestamp is None:
+                live += 1
+            else:
+                ending += 1
+                failed += any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions)
+                due = min(due, *_begun(grant))
+            first = min(first, due)
         states = GaugeMetricFamily(
             "valetkey_grants", "TaskGrants that are there: their credentials may be alive.", labels=("state",)
         )
@@ -157,7 +161,7 @@ class Now:
         yield _gauge(
             "revocation_overdue_seconds",
             "How long the grant that should have gone first has been there since; 0 where there is none.",
-            overdue.total_seconds(),
+            (now - first).total_seconds(),
         )
 
     def _lanes(self) -> Iterator[Metric]:
@@ -177,11 +181,9 @@ def _gauge(name: str, says: str, value: float) -> Metric:
     return GaugeMetricFamily(f"valetkey_{name}", says, value)
 
 
-def _due(grant: TaskGrant) -> datetime:
-    """When a grant should begin to go, or should have begun, as far as its object says."""
-    due = grant.spec.order.not_after
+def _begun(grant: TaskGrant) -> Iterator[datetime]:
+    """When a grant began to go."""
     if grant.status.end is not None:
-        due = min(due, grant.status.end.at)
+        yield grant.status.end.at
     if grant.metadata.deletion_timestamp is not None:
-        due = min(due, grant.metadata.deletion_timestamp)
-    return due
+        yield grant.metadata.deletion_timestamp

@@ -15,6 +15,7 @@ from typing import Any
 
 from valetkey.audit.events import Events
 from valetkey.audit.record import Log
+from valetkey.controller import listener
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
@@ -128,6 +129,10 @@ class Operator:
         """
         self._run(died, "health", self._health.keep_showing())
         self._run(died, "log", self._health.keep_trying(self._log.check))
+        if self._settings.metrics_port:
+            served = self._settings.metrics_host, self._settings.metrics_port
+            # Whatever becomes of it, revocation goes on.
+            self._run(lambda: None, "metrics", listener.serve(self._metrics.registry, *served))
         await self._read_all()
         self._run(died, "surroundings", self._surroundings.keep_fresh())
         self._run(died, "relist", self._relist.keep_looking())
@@ -242,7 +247,7 @@ class Operator:
 
 
 def _give_up(task: asyncio.Task[None], died: Callable[[], None]) -> None:
-    _logger.critical("%s stopped, so the operator does", task.get_name(), exc_info=task.exception())
+    _logger.critical("%s stopped by itself", task.get_name(), exc_info=task.exception())
     died()
 
 
