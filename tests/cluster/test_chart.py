@@ -72,6 +72,8 @@ def test_the_chart_lints(helm: Helm) -> None:
         ({"imagePullPolicy": "Sometimes"}, "/imagePullPolicy"),
         ({"log": {"hostPath": "log"}}, "/log/hostPath"),
         ({"logFormat": "xml"}, "/logFormat"),
+        ({"networkPolicy": {"from": "monitoring"}}, "/networkPolicy/from"),
+        ({"priorityAndFairness": {"shares": 5}}, "additional properties 'shares' not allowed"),
         ({"metrics": {"port": 70000}}, "/metrics/port"),
         ({"metrics": {"host": "localhost"}}, "/metrics/host"),
         ({"metrics": {"podMonitor": {"enabled": "yes"}}}, "/metrics/podMonitor/enabled"),
