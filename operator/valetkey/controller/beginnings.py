@@ -157,8 +157,10 @@ class Beginnings:
         placed = await backends.delivery.place(grant, credential)
         made = credential.made or tuple(entry for entry in grant.status.made if entry.kind != "Secret")
         request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+        if request is not None and request.metadata.uid != grant.spec.request.uid:
+            request = None  # another of the same name
         now, work = backends.clock(), []
-        if request is not None and request.metadata.uid == grant.spec.request.uid:
+        if request is not None:
             overrun = backends.issuer(grant.spec.order).overrun
             shown = status.of_ready(request, grant, credential, overrun, now)
             work.append(backends.write_request_status(request, shown))
