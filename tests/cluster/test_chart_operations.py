@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cluster.api import SYSTEM, Json
-from tests.cluster.conftest import Helm
-from tests.cluster.test_chart import of_kind, render
+from tests.cluster.conftest import VALUES, Helm
+from tests.cluster.test_chart import CHART, of_kind, render
 
 LABELS = {"release": "kube-prometheus-stack"}
 SELECTOR = {"app.kubernetes.io/name": "valetkey", "app.kubernetes.io/instance": "valetkey"}
@@ -53,6 +55,30 @@ def test_a_pod_monitor_is_made_where_somebody_wants_one(helm: Helm) -> None:
     assert LABELS.items() <= monitor["metadata"]["labels"].items()
     assert monitor["spec"]["selector"] == {"matchLabels": SELECTOR}
     assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics"}]
+
+
+def test_the_alerts_are_a_rule_where_somebody_wants_one_word_for_word(helm: Helm) -> None:
+    assert one(helm, "PrometheusRule") is None
+    rule = one(helm, "PrometheusRule", metrics={"rules": {"enabled": True}, "labels": LABELS})
+    assert rule is not None
+    assert LABELS.items() <= rule["metadata"]["labels"].items()
+    assert rule["spec"] == yaml.safe_load((CHART / "files/alerts.yaml").read_text())
+
+
+def test_the_dashboard_is_where_the_sidecar_of_grafana_finds_it(helm: Helm) -> None:
+    assert "valetkey-dashboard" not in of_kind(render(helm), "ConfigMap")
+    objects = render(helm, {"metrics": {"dashboard": {"enabled": True}, "labels": LABELS}})
+    board = of_kind(objects, "ConfigMap")["valetkey-dashboard"]
+    assert {"grafana_dashboard": "1", **LABELS}.items() <= board["metadata"]["labels"].items()
+    assert json.loads(board["data"]["valetkey.json"]) == json.loads((CHART / "files/dashboard.json").read_text())
+
+
+def test_everything_is_still_yaml_with_everything_on(helm: Helm) -> None:
+    switched = {name: {"enabled": True} for name in ("podMonitor", "rules", "dashboard")}
+    done = helm(
+        *("lint", "--strict", str(CHART)), values={**VALUES, "metrics": {**switched, "labels": LABELS}, "replicas": 2}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("replicas", [0, 1, 2, 3])
