@@ -55,7 +55,7 @@ class Demo:
         if self._cluster.source == "built":
             LOG.mkdir(parents=True, exist_ok=True)
             LOG.chmod(0o777)  # the operator writes as user 65532
-            log = ["--set", f"log.hostPath={LOG}", "--set", "hostNetwork=true"]
+            log = ["--set", f"log.hostPath={LOG}", "--set", "hostNetwork=true", "--set", "metrics.host=127.0.0.1"]
         self._helm(
             "upgrade", "--install", "valetkey", str(HERE.parent / "charts" / "valetkey"),
             *("--namespace", "valetkey-system", "--create-namespace", "--values", str(HERE / "values.yaml")),

@@ -19,19 +19,24 @@ def operator(arguments: list[str]) -> None:
     """Runs the operator with `--settings FILE`; its imports stay out of everything else."""
     import argparse
     import gc
-    import logging
     import os
     from pathlib import Path
 
-    import uvloop
-
-    from valetkey.controller.handlers import run
+    from valetkey.controller.health import Health
     from valetkey.settings import Settings
 
     parser = argparse.ArgumentParser(prog="valetkey operator", description="Run the operator.")
     parser.add_argument("--settings", type=Path, required=True, help="the settings that the chart writes")
     settings = Settings.model_validate_json(parser.parse_args(arguments).settings.read_bytes())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Before the long imports: what an earlier process has left would pass for this one's.
+    Health(settings.run_directory).clear()
+
+    import uvloop
+
+    from valetkey.controller.handlers import run
+    from valetkey.controller.output import configure
+
+    configure(settings.log_format)
     # What lives is acyclic and stays; looking through all of it again and again would cost more than it finds.
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -44,11 +45,14 @@ class Settings(Model):
         default=Path("/var/run/secrets/kubernetes.io/serviceaccount"),
         description="Where the kubelet keeps the operator's token and the API server's CA.",
     )
+    log_format: Literal["json", "text"] = Field(default="json", description="How the operator's output is written.")
     log_directory: Path = Field(description="Where the log is written.")
     guards: Path = Field(description="A JSON list of the admission policies and bindings that must be in force.")
-    ready_file: Path = Field(
-        description="Touched while the operator serves requests; the readiness probe looks for it."
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="Where metrics are served; 0, nowhere.")
+    metrics_host: str = Field(
+        default="", pattern=r"^[0-9A-Fa-f.:]*$", description="The address that they are served on; empty, all."
     )
+    run_directory: Path = Field(description="Where the files are that the kubelet's probes look at.")
     server: str | None = Field(
         default=None, description="The API server that agents reach, for the delivered kubeconfig."
     )

@@ -31,6 +31,7 @@ class Replica:
         self.starts = 0
         account = self._folder / "account"
         account.mkdir(parents=True)
+        (self._folder / "run").mkdir()
         (account / "token").write_text(token)
         (account / "ca.crt").write_bytes((pki.PKI / "ca.crt").read_bytes())
         (account / "namespace").write_text("valetkey-system")
@@ -39,7 +40,7 @@ class Replica:
             "accountDirectory": str(account),
             "logDirectory": str(self.log),
             "guards": str(self._folder / "guards.json"),
-            "readyFile": str(self._folder / "ready"),
+            "runDirectory": str(self._folder / "run"),
         }
         (self._folder / "settings.json").write_text(json.dumps(settings | own))
         self.set_clock(0)

@@ -34,6 +34,7 @@ VALUES: Json = {
     "image": "valetkey:dev",
     "imagePullPolicy": "Never",
     "hostNetwork": True,
+    "metrics": {"host": "127.0.0.1"},
     "log": {"hostPath": str(LOG)},
 }
 

@@ -71,6 +71,13 @@ def test_the_chart_lints(helm: Helm) -> None:
         ({"server": "http://api"}, "/server"),
         ({"imagePullPolicy": "Sometimes"}, "/imagePullPolicy"),
         ({"log": {"hostPath": "log"}}, "/log/hostPath"),
+        ({"logFormat": "xml"}, "/logFormat"),
+        ({"networkPolicy": {"from": "monitoring"}}, "/networkPolicy/from"),
+        ({"priorityAndFairness": {"shares": 5}}, "additional properties 'shares' not allowed"),
+        ({"metrics": {"port": 70000}}, "/metrics/port"),
+        ({"metrics": {"host": "localhost"}}, "/metrics/host"),
+        ({"metrics": {"podMonitor": {"enabled": "yes"}}}, "/metrics/podMonitor/enabled"),
+        ({"metrics": {"podMonitor": {"enabled": True}, "port": 0}}, "there is nothing to monitor with metrics.port 0"),
         ({"agentNamespaces": ["valetkey-system"]}, "the operator's own namespace has no agents"),
         ({"agentNamespaces": ["valetkey-grants"]}, "it is neither an agent's namespace nor the operator's own"),
         (
@@ -176,7 +183,9 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
         workers=8,
         log_directory=Path("/var/log/valetkey"),
         guards=Path("/etc/valetkey/guards.json"),
-        ready_file=Path("/run/valetkey/ready"),
+        metrics_port=8080,
+        metrics_host="127.0.0.1",
+        run_directory=Path("/run/valetkey"),
     )
 
 
@@ -261,6 +270,7 @@ def test_the_operator_runs_without_privileges_and_with_a_short_token(helm: Helm)
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["readinessProbe"]["exec"] == {"command": ["test", "-f", "/run/valetkey/ready"]}
+    assert container["livenessProbe"]["failureThreshold"] > 1, "a step of the clock makes the file look old once"
     assert [e["name"] for e in container["env"]] == ["POD_NAME", "POD_UID"]
     (token,) = [v["projected"]["sources"][0]["serviceAccountToken"] for v in pod["volumes"] if v["name"] == "token"]
     assert 600 <= token["expirationSeconds"] <= 3600

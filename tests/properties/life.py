@@ -10,6 +10,7 @@ from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.endings import Endings
 from valetkey.controller.intake import Intake
+from valetkey.controller.metrics import Metrics
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
 from valetkey.controller.steps import Times
@@ -39,6 +40,7 @@ class Process:
         self.namespaces = namespaces
         self.cache = Cache()
         self.queue = Queue()
+        self.metrics = Metrics()
         self.surroundings = Surroundings(
             world, expected=(GUARD,), cluster_roles=(), changed=lambda: None, clock=lambda: world.now
         )
@@ -55,6 +57,7 @@ class Process:
             delivery=SecretDelivery(world),
             log=world,
             events=world,
+            metrics=self.metrics,
             clock=lambda: world.now,
         )
         self.sweep = Sweep(backends, every=timedelta(minutes=5))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
@@ -43,6 +44,8 @@ class Log:
         self._writer, self._cluster, self._clock = writer, cluster, clock
         self._seq, self._prev = 0, GENESIS
         self._good, self._torn = 0, False
+        self.written, self.unwritten = 0, 0
+        """Records that are on disk, and those that could not be written."""
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -56,6 +59,13 @@ class Log:
     def note(self, reason: str, **fields: Any) -> None:
         """The same for what nobody waits for; where it cannot be written, the operator's own output says so."""
         self._put(reason, fields).add_done_callback(_unnoted)
+
+    async def check(self) -> None:
+        """Tries whether a record could be written now, and writes none; raises UnavailableError where it could not."""
+        try:
+            await asyncio.to_thread(_try, self._path.parent)
+        except OSError as error:
+            raise _unwritten(error) from error
 
     async def close(self) -> None:
         """Waits for what is under way and closes the file."""
@@ -87,11 +97,13 @@ class Log:
                 self._good = await asyncio.to_thread(self._append, b"".join(lines))
             except OSError as error:
                 # The chain goes on from the last record that is on disk, as if these had never been.
+                self.unwritten += len(batch)
                 for _, done in batch:
                     if not done.cancelled():
                         done.set_exception(_unwritten(error))
             else:
                 self._seq, self._prev = seq, prev
+                self.written += len(batch)
                 for _, done in batch:
                     if not done.cancelled():
                         done.set_result(None)
@@ -123,6 +135,13 @@ def _unnoted(done: asyncio.Future[None]) -> None:
     error = None if done.cancelled() else done.exception()
     if error is not None:
         _logger.error("%s", error)
+
+
+def _try(directory: Path) -> None:
+    # A page of its own on the same disk: nobody reads it, and it is gone when it is closed.
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        file.write(b"\0" * 4096)
+        os.fdatasync(file.fileno())
 
 
 def _unwritten(error: OSError) -> UnavailableError:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from valetkey.controller.cache import Cache
+from valetkey.controller.metrics import Metrics
 from valetkey.controller.queue import Key
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.issuers.base import Issuer
@@ -52,6 +53,7 @@ class Backends:
     delivery: SecretDelivery
     log: Record
     events: Announce
+    metrics: Metrics
     clock: Callable[[], datetime]
 
     def issuer(self, order: Order) -> Issuer:

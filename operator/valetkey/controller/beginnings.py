@@ -71,6 +71,7 @@ class Beginnings:
         key = Key(request.metadata.namespace, request.metadata.name)
         self._refuse_taken_secret(key, secret)
         decision, facts = self._views.decide(key, request, step.identity, secret, self._backends.clock())
+        self._backends.metrics.decided(decision)
         asked = request.spec.to_api()
         decision_id = secrets.token_hex(8)
         if isinstance(decision, Approved):
@@ -166,8 +167,10 @@ class Beginnings:
         placed = await backends.delivery.place(grant, credential)
         made = credential.made or tuple(entry for entry in grant.status.made if entry.kind != "Secret")
         request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+        if request is not None and request.metadata.uid != grant.spec.request.uid:
+            request = None  # another of the same name
         now, work = backends.clock(), []
-        if request is not None and request.metadata.uid == grant.spec.request.uid:
+        if request is not None:
             overrun = backends.issuer(grant.spec.order).overrun
             shown = status.of_ready(request, grant, credential, overrun, now)
             work.append(backends.write_request_status(request, shown))
@@ -184,6 +187,8 @@ class Beginnings:
         )
         live = status.of_live(grant, credential, (*made, placed), now)
         await backends.write_grant(grant, {"status": live.to_api()}, subresource="/status")
+        if request is not None and grant.status.credential is None:
+            backends.metrics.issued(backends.cache.requests.age(request, backends.clock()))
         return learnt(progress, credential=None)
 
     def _guarded_since(self) -> datetime:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from valetkey.controller.queue import Key
@@ -110,6 +112,38 @@ class Objects(Generic[T]):
         """Is told of each object that goes out."""
 
 
+class Requests(Objects[AccessRequest]):
+    """Requests by key, and since when each is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since: dict[str, float] = {}
+
+    def put(self, body: AccessRequest) -> bool:
+        """Takes in what was read; gives whether it is news."""
+        before = self.get(Key(body.metadata.namespace, body.metadata.name))
+        news = super().put(body)
+        if news:
+            if before is not None and before.metadata.uid != body.metadata.uid:
+                self._since.pop(before.metadata.uid, None)
+            self._since.setdefault(body.metadata.uid, time.monotonic())
+        return news
+
+    def remove(self, key: Key, uid: str) -> AccessRequest | None:
+        """Takes out the request of that uid; gives it back if it was there."""
+        self._since.pop(uid, None)
+        return super().remove(key, uid)
+
+    def age(self, request: AccessRequest, now: datetime) -> float:
+        """How many seconds ago a request was made, never too many.
+
+        The API server says to the second when that was: so it is counted from when this replica saw the request, or
+        from the end of that second where that is longer ago.
+        """
+        seen = time.monotonic() - self._since.get(request.metadata.uid, time.monotonic())
+        return max(seen, (now - request.metadata.creation_timestamp).total_seconds() - 1)
+
+
 class Grants(Objects[TaskGrant]):
     """Grants by key, and which of them a pod, a Secret or an account has."""
 
@@ -214,7 +248,7 @@ class Cache:
     """Requests, grants and pods."""
 
     def __init__(self) -> None:
-        self.requests: Objects[AccessRequest] = Objects()
+        self.requests = Requests()
         self.grants = Grants()
         self.vanished: dict[Key, TaskGrant] = {}
         """Grants that went without the leave of our finalizer; their credentials are still to be revoked."""

@@ -50,6 +50,7 @@ class Endings:
             await self._write_down(reason, grant, message)
             if key in backends.cache.vanished:
                 backends.cache.vanished[key] = grant.model_copy(update={"status": shown})
+                backends.metrics.ended(reason)
                 return progress
             try:
                 grant = await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
@@ -57,6 +58,7 @@ class Endings:
                 if not (error.conflict or error.not_found):
                     raise
                 return await self._read_again(grant, progress)
+            backends.metrics.ended(reason)
         if not grant.metadata.terminating:
             path = paths.item("TaskGrant", grant.metadata.namespace, grant.metadata.name)
             answer = await backends.api.delete(path, uid=grant.metadata.uid)
@@ -95,12 +97,14 @@ class Endings:
             try:
                 await backends.write_grant(grant, {"metadata": {"finalizers": left}})
             except ApiError as error:
-                if not (error.conflict or error.not_found):
+                if error.conflict:
+                    return await self._read_again(grant, progress)
+                if not error.not_found:
                     raise
-                return await self._read_again(grant, progress)
             finally:
                 backends.cache.let_go.discard(grant.metadata.uid)
             backends.cache.grants.remove(key, grant.metadata.uid)
+        backends.metrics.revoked(reason, step.proof, took)
         about = (
             request.metadata
             if request is not None

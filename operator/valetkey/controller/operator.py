@@ -15,11 +15,14 @@ from typing import Any
 from valetkey.audit import history
 from valetkey.audit.events import Events
 from valetkey.audit.record import Log
+from valetkey.controller import listener
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.endings import Endings
+from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
+from valetkey.controller.metrics import Metrics, Now
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
@@ -62,6 +65,7 @@ class Operator:
         self._settings = settings
         self._leadership = leadership
         self._leads = False
+        self._health = Health(settings.run_directory)
         self._queue = Queue(clock=clock)
         clock.corrected = self._surroundings_changed
         self._cache = Cache()
@@ -71,13 +75,24 @@ class Operator:
             cluster_roles=settings.cluster_roles,
             changed=self._surroundings_changed,
             clock=clock,
-            answered=lambda: self._worker.recovered(),
+            answered=self._answered,
         )
         self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
         self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster, clock=clock)
         self._events = Events(api, instance=instance, clock=clock)
         self._statuses = PolicyStatuses(api, clock=clock)
+        self._metrics = Metrics()
+        self._metrics.registry.register(
+            Now(
+                cache=self._cache,
+                queue=self._queue,
+                surroundings=self._surroundings,
+                log=self._log,
+                leads=lambda: leadership.held,
+                clock=clock,
+            )
+        )
         views = Views(self._cache, self._surroundings, cluster=settings.cluster, limit_active=settings.limits_active)
         issuer = KubernetesIssuer(
             api,
@@ -94,6 +109,7 @@ class Operator:
             delivery=SecretDelivery(api),
             log=self._log,
             events=self._events,
+            metrics=self._metrics,
             clock=clock,
         )
         self._sweep = Sweep(backends, every=settings.sweep_every)
@@ -116,22 +132,32 @@ class Operator:
 
         `died` is called where a part stops by itself: half an operator is none, and a fresh one is soon there.
         """
+        self._run(died, "health", self._health.keep_showing())
+        self._run(died, "log", self._health.keep_trying(self._log.check))
+        if self._settings.metrics_port:
+            served = self._settings.metrics_host, self._settings.metrics_port
+            # Whatever becomes of it, revocation goes on.
+            self._run(lambda: None, "metrics", listener.serve(self._metrics.registry, *served))
         await self._relist.read_all()
+        self._health.answered()
         self._run(died, "surroundings", self._surroundings.keep_fresh())
         self._run(died, "relist", self._relist.keep_looking())
         self._run(died, "leadership", self._lead(died))
-        self._settings.ready_file.touch()
         _logger.info("watching %s", ", ".join(self._settings.agent_namespaces))
 
     async def stop(self) -> None:
         """Stops serving and lets another replica lead; what is half done is done again by whoever leads next."""
-        self._settings.ready_file.unlink(missing_ok=True)
+        self._health.leave()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._log.close)
             stack.push_async_callback(self._leadership.release)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _answered(self) -> None:
+        self._health.answered()
+        self._worker.recovered()
 
     async def _lead(self, died: Callable[[], None]) -> None:
         """Waits to lead, and works for as long as it does; whatever ends that, the process ends with it."""
@@ -166,7 +192,11 @@ class Operator:
         if not live:
             return {}
         since = min(metadata.creation_timestamp for metadata in live.values())
-        found = await asyncio.to_thread(history.over, self._settings.log_directory, live.keys(), since=since)
+        try:
+            found = await asyncio.to_thread(history.over, self._settings.log_directory, live.keys(), since=since)
+        except OSError as error:
+            _logger.error("what had ended cannot be read from the log: %s", error)
+            return {}
         for uid, reason in found.items():
             _logger.warning("request %s is there again and had ended (%s): the store was restored", uid, reason)
         return {uid: word(reason) or Reason.GRANT_DELETED for uid, reason in found.items()}
@@ -238,7 +268,7 @@ class Operator:
 
 
 def _give_up(task: asyncio.Task[None], died: Callable[[], None]) -> None:
-    _logger.critical("%s stopped, so the operator does", task.get_name(), exc_info=task.exception())
+    _logger.critical("%s stopped by itself", task.get_name(), exc_info=task.exception())
     died()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,14 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+class Waiting(NamedTuple):
+    """What waits for a worker."""
+
+    keys: int
+    seconds: float
+    """How long the first of them has waited; 0 where there is none."""
 
 
 class _Lane:
@@ -53,8 +62,8 @@ class Queue:
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
         self._endings, self._beginnings = _Lane(), _Lane()
-        self._ready: dict[Key, bool] = {}
-        """Whether each key that waits is an ending."""
+        self._ready: dict[Key, tuple[bool, float]] = {}
+        """Whether each key that waits is an ending, and since when it waits."""
         self._active: set[Key] = set()
         self._again: dict[Key, bool] = {}
         self._failures: dict[Key, int] = {}
@@ -68,12 +77,12 @@ class Queue:
         if key in self._active:
             self._again[key] = ending or self._again.get(key, False)
         elif key not in self._ready:
-            self._ready[key] = ending
+            self._ready[key] = ending, time.monotonic()
             (self._endings if ending else self._beginnings).push(key)
             self._wanted.release()
-        elif ending and not self._ready[key]:
+        elif ending and not self._ready[key][0]:
             # It goes over to the endings; what it leaves in its old lane is passed over there.
-            self._ready[key] = True
+            self._ready[key] = True, self._ready[key][1]
             self._endings.push(key)
 
     def add_at(self, key: Key, at: datetime, *, ending: bool) -> None:
@@ -108,6 +117,11 @@ class Queue:
         """Forgets a key's failures and the time that it waited for."""
         self._failures.pop(key, None)
         self._due.pop(key, None)
+
+    def waiting(self, *, ending: bool) -> Waiting:
+        """What waits in one of the two lanes."""
+        since = [at for is_ending, at in self._ready.values() if is_ending is ending]
+        return Waiting(len(since), time.monotonic() - min(since) if since else 0.0)
 
     async def get(self) -> Key:
         """The next key: an ending if there is one, from the namespace whose turn it is."""

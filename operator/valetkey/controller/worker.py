@@ -72,6 +72,7 @@ class Worker:
             except Exception:
                 # A bug must not stop the others, nor make this key's revocation be forgotten.
                 _logger.exception("%s: unexpected", key)
+                self._backends.metrics.failed(None)
                 self._queue.retry(key, ending=True)
             finally:
                 self._views.release(key)
@@ -99,6 +100,7 @@ class Worker:
                         if isinstance(step, End):
                             self._queue.succeeded(key)  # the tries of the revocation are counted by themselves
             except InvalidError as error:
+                self._backends.metrics.failed(error.reason)
                 progress = learnt(progress, failure=error)
             except (AccessError, ApiError) as error:
                 return await self._put_off(key, error, ending)
@@ -131,6 +133,7 @@ class Worker:
                 assert_never(step)
 
     async def _hold(self, key: Key, undecided: Undecided, ending: bool) -> None:
+        self._backends.metrics.failed(undecided.reason)
         await self._show(key, undecided.reason, undecided.message)
         self._queue.retry(key, ending=ending)
 
@@ -139,6 +142,7 @@ class Worker:
         cause = error if isinstance(error, ApiError) else error.__cause__
         self._away |= isinstance(cause, ApiError) and cause.away
         if not (isinstance(error, ApiError) and error.conflict):  # that is another writer, and read again at once
+            self._backends.metrics.failed(told.reason)
             await self._show(key, told.reason, told.message)
         level = logging.WARNING if ending else logging.INFO
         _logger.log(level, "%s: %s%s", key, error, f" ({error.__cause__})" if error.__cause__ else "")

@@ -48,7 +48,7 @@ def operator_of(world: World, directory: Path, *, ttl: timedelta = TTL, **more: 
         agent_namespaces=("shop",),
         log_directory=directory / "log",
         guards=directory / "guards.json",
-        ready_file=directory / "ready",
+        run_directory=directory,
         **more,
     )
     leadership = Leadership(
@@ -75,7 +75,7 @@ async def test_a_part_that_stops_by_itself_stops_the_operator(tmp_path: Path) ->
     finally:
         Relist.keep_looking = looking  # type: ignore[method-assign]
         await operator.stop()
-    assert not settings.ready_file.exists()
+    assert not (settings.run_directory / "ready").exists()
 
 
 async def test_a_store_that_went_back_in_time_stops_the_operator(
@@ -100,7 +100,7 @@ async def test_a_store_that_went_back_in_time_stops_the_operator(
         await asyncio.wait_for(died.wait(), 5)
     finally:
         await operator.stop()
-    assert not settings.ready_file.exists()
+    assert not (settings.run_directory / "ready").exists()
 
 
 async def test_a_replica_that_does_not_lead_writes_nothing_and_goes_on_from_there_once_it_does(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ class Down(World):
         return "end" in self.objects["TaskGrant", "shop", name].get("status", {})
 
 
-async def begun() -> tuple[Down, Process]:
-    world = Down()
+async def begun(world: Down | None = None) -> tuple[Down, Process]:
+    world = world or Down()
     world.add("ValidatingAdmissionPolicy", {**GUARD})
     world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
     world.add("AgentPolicy", policy(15))
