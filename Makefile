@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup check lint test bench demo demo-down cluster-up cluster-down images wheel crds lock
+.PHONY: help setup check lint test bench chaos chaos-long demo demo-down cluster-up cluster-down images wheel crds lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,12 @@ test: check ## Run all tests on a real cluster (VALETKEY_TESTS=fast: only what n
 
 bench: setup ## Measure, beside a bare client in the same run
 	$(BIN)/python -m tests.bench
+
+chaos: setup ## Faults on a control plane of its own: a thousand grants, and what became of each (ten minutes)
+	$(BIN)/python -m tests.chaos
+
+chaos-long: setup ## The same with the API server away for 15 minutes, longer than any credential lives
+	$(BIN)/python -m tests.chaos --long
 
 demo: setup ## The main job, from cluster to revocation
 	$(BIN)/python -m demo

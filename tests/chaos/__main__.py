@@ -9,16 +9,21 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.story import LATE, Outcome, tell
+from tests.chaos.story import GRANTS, LATE, Outcome, tell
 from tests.chaos.world import ChaosWorld
 from tests.cluster.local.cluster import up
 from tests.cluster.local.places import LocalClusterError
+
+_SHORT, _LONG = 12.0, 900.0
+"""Seconds; the longer one is longer than any credential lives."""
 
 
 def main() -> int:
     """Plays the story and prints the table; 1 where a credential was leaked or late."""
     arguments = argparse.ArgumentParser(prog="python -m tests.chaos")
     arguments.add_argument("--seed", type=int, default=1, help="another seed, other faults")
+    arguments.add_argument("--grants", type=int, default=GRANTS, help="how many there are to be at least")
+    arguments.add_argument("--long", action="store_true", help="the API server is away for 15 minutes")
     chosen = arguments.parse_args()
     try:
         cluster = up(say)  # builds what a control plane is made of; the one that runs is left alone
@@ -28,15 +33,15 @@ def main() -> int:
     if cluster.source != "built":
         say("chaos kills its own control plane, built from Go modules: run it on Debian 12 as root, without kind")
         return 1
-    outcome = asyncio.run(play(seed=chosen.seed))
+    outcome = asyncio.run(play(seed=chosen.seed, grants=chosen.grants, outage=_LONG if chosen.long else _SHORT))
     show(outcome)
     return 1 if outcome.leaked or outcome.late else 0
 
 
-async def play(*, seed: int) -> Outcome:
+async def play(*, seed: int, grants: int, outage: float) -> Outcome:
     """The whole story, from nothing."""
     async with ChaosWorld(say, seed=seed) as world:
-        return await tell(world)
+        return await tell(world, grants=grants, outage=outage)
 
 
 def show(outcome: Outcome) -> None:

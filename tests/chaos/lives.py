@@ -52,6 +52,8 @@ class Life:
     """Whether it was refused before its end."""
     due: float | None = None
     refused: float | None = None
+    held: bool = False
+    """Whether it goes on until the others like it are let go of too."""
     excused: float = 0.0
     """Seconds between `due` and `refused` in which the API server could not be reached by anybody who may write."""
 
@@ -96,15 +98,35 @@ class Lives:
         self._count = 0
         self.all: list[Life] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._waiting = 0
+        self._less = asyncio.Event()
+        self._released = asyncio.Event()
 
-    def begin(self, *, lasts: tuple[float, float], ending: Ending | None = None) -> None:
-        """Lets one more agent live, for that long after its access is there."""
+    @property
+    def granted(self) -> int:
+        """How many got what they asked for."""
+        return sum(life.granted for life in self.all)
+
+    async def room(self, most: int) -> None:
+        """Waits until fewer than so many wait for access."""
+        while self._waiting >= most:
+            self._less.clear()
+            await self._less.wait()
+
+    def release(self) -> None:
+        """Lets those go that were held."""
+        self._released.set()
+
+    def begin(self, *, lasts: tuple[float, float], ending: Ending | None = None, held: bool = False) -> Life:
+        """Lets one more agent live, for that long after its access is there, or after those held are released."""
         kinds, weights = list(_SHARES), list(_SHARES.values())
         chosen = ending or self._random.choices(kinds, weights)[0]
-        life = Life(f"life-{self._count}", chosen, self._random.uniform(*lasts))
+        life = Life(f"life-{self._count}", chosen, self._random.uniform(*lasts), held=held)
         self._count += 1
+        self._waiting += 1
         self.all.append(life)
         self._tasks.append(asyncio.create_task(self._live(life), name=life.name))
+        return life
 
     async def over(self, *, seconds: float) -> list[str]:
         """Waits until every life is over; gives the names of those that are not, in that time."""
@@ -118,14 +140,17 @@ class Lives:
         return [task.get_name() for task in waiting]
 
     async def _live(self, life: Life) -> None:
-        pod = await self._insist("POST", f"/api/v1/namespaces/{AGENTS}/pods", _pod(life.name))
-        token = await self._token(pod)
         path = f"{OURS}/namespaces/{AGENTS}/accessrequests"
-        ttl = max(1, round(life.lasts)) if life.ending is Ending.TTL else 540
-        await self._insist("POST", path, request(life.name, pod, token, f"{ttl}s"), token=token)
-        if not await self._credential(life, f"{path}/{life.name}"):
+        try:
+            token = await self._ask(life, path)
+            life.granted = await self._credential(life, f"{path}/{life.name}")
+        finally:
+            self._waiting -= 1
+            self._less.set()
+        if not life.granted:
             return
-        life.granted = True
+        if life.held:
+            await self._released.wait()
         end = monotonic() + life.lasts
         if life.ending is Ending.TTL:
             end = await self._expiry(life)
@@ -137,6 +162,14 @@ class Lives:
             end = monotonic()
         life.due, life.phase = end, self._weather.phase
         await self._refusal(life)
+
+    async def _ask(self, life: Life, path: str) -> str:
+        """Makes its pod and its request; gives the pod's token."""
+        pod = await self._insist("POST", f"/api/v1/namespaces/{AGENTS}/pods", _pod(life.name))
+        token = await self._token(pod)
+        ttl = max(1, round(life.lasts)) if life.ending is Ending.TTL else 540
+        await self._insist("POST", path, request(life.name, pod, token, f"{ttl}s"), token=token)
+        return token
 
     async def _credential(self, life: Life, path: str) -> bool:
         """Waits for it; false where the request ended without, or was forgotten."""

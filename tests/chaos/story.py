@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from time import monotonic
+from functools import partial
 from typing import Final
 
 from tests.chaos.lives import Ending
@@ -14,10 +14,12 @@ from tests.chaos.world import ChaosWorld
 from tests.cluster.api import until
 
 GRANTS: Final = 1000
-EACH_SECOND: Final = 7.0
+AT_ONCE: Final = 24
+"""Agents that wait for access at any time: the next one comes when one of them has got it."""
 KILL_EVERY: Final = 10.0
 BEFORE_RESTORE: Final = 100
 """Revocations that the snapshot does not know of."""
+RESTORE: Final = "etcd restored from an older copy"
 LATE: Final = 10.0
 """Seconds from a grant's end to its refusal, those not counted in which the API server was away."""
 _HOUR: Final = 3600
@@ -65,17 +67,19 @@ class Outcome:
         return sum(row.late for row in self.rows)
 
 
-async def tell(world: ChaosWorld, *, grants: int = GRANTS, outage: float = 12.0) -> Outcome:
-    """Plays it; the API server is away from the operator for `outage` seconds once."""
-    arrivals = asyncio.create_task(_arrive(world, grants))
+async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outcome:
+    """Plays all faults, again and again until there were so many grants, and at last restores an old store.
+
+    The API server is away from the operator for `outage` seconds each time.
+    """
+    arrivals = asyncio.create_task(_arrive(world))
     killer = asyncio.create_task(_kill(world))
     faults = 0
     try:
-        for phase, play in _phases(world, outage):
-            world.say(f"{phase} ({len(world.lives.all)} grants asked for)")
-            faults += 1
-            await play
-        await arrivals
+        while not faults or world.lives.granted < grants:
+            for phase, play in _phases(outage).items():
+                faults += await _played(world, phase, play)
+        faults += await _played(world, RESTORE, _restore)
     finally:
         for task in (arrivals, killer):
             task.cancel()
@@ -92,30 +96,32 @@ async def tell(world: ChaosWorld, *, grants: int = GRANTS, outage: float = 12.0)
     )
 
 
-def _phases(world: ChaosWorld, outage: float) -> list[tuple[str, Awaitable[None]]]:
-    plays: list[tuple[str, Callable[[], Awaitable[None]]]] = [
-        ("operator killed every 10 s", lambda: asyncio.sleep(15)),
-        ("requests cut, delayed, answered 429 and 500", lambda: _requests_fail(world)),
-        ("clock one hour ahead, then one behind", lambda: _clock(world)),
-        ("etcd stopped, copied and started", lambda: _snapshot(world)),
-        ("API server killed, watches expired (410)", lambda: _api_server(world)),
-        ("connections half open", lambda: _half_open(world)),
-        ("API server away from the operator", lambda: _outage(world, outage)),
-        ("etcd restored from the older copy", lambda: _restore(world)),
-    ]
-    return [(phase, _named(world, phase, play)) for phase, play in plays]
+Play = Callable[[ChaosWorld], Awaitable[None]]
 
 
-async def _named(world: ChaosWorld, phase: str, play: Callable[[], Awaitable[None]]) -> None:
+def _phases(outage: float) -> dict[str, Play]:
+    return {
+        "operator killed every 10 s": lambda _: asyncio.sleep(15),
+        "requests cut, delayed, answered 429 and 500": _requests_fail,
+        "clock one hour ahead, then one behind": _clock,
+        "etcd stopped and started": _etcd,
+        "API server killed, watches expired (410)": _api_server,
+        "connections half open": _half_open,
+        "API server away from the operator": partial(_outage, seconds=outage),
+    }
+
+
+async def _played(world: ChaosWorld, phase: str, play: Play) -> int:
+    world.say(f"{phase} ({world.lives.granted} grants so far)")
     with world.weather.storm(phase):
-        await play()
+        await play(world)
+    return 1
 
 
-async def _arrive(world: ChaosWorld, grants: int) -> None:
-    """Agents, one after the other; those whose end the snapshot must not know of live beyond it."""
-    began = monotonic()
-    for number in range(grants):
-        await asyncio.sleep(max(0.0, began + number / EACH_SECOND - monotonic()))
+async def _arrive(world: ChaosWorld) -> None:
+    """Agents come, for as long as this runs."""
+    while True:
+        await world.lives.room(AT_ONCE)
         world.lives.begin(lasts=(2, 12))
 
 
@@ -145,14 +151,10 @@ async def _clock(world: ChaosWorld) -> None:
         await asyncio.sleep(5)
 
 
-async def _snapshot(world: ChaosWorld) -> None:
-    for _ in range(BEFORE_RESTORE + 20):
-        # Granted before the copy is made, ended after it, and far from their TTL when it is restored.
-        world.lives.begin(lasts=(14, 20), ending=Ending.OUTCOME)
-    await asyncio.sleep(12)
-    with world.weather.storm("etcd stopped, copied and started", away=True):
-        await world.plane.snapshot()
-    world.revoked_before = world.records("CredentialRevoked")
+async def _etcd(world: ChaosWorld) -> None:
+    with world.weather.storm("etcd stopped and started", away=True):
+        await world.plane.restart("etcd")
+    await asyncio.sleep(8)
 
 
 async def _api_server(world: ChaosWorld) -> None:
@@ -169,22 +171,29 @@ async def _half_open(world: ChaosWorld) -> None:
     await asyncio.sleep(3)
 
 
-async def _outage(world: ChaosWorld, outage: float) -> None:
+async def _outage(world: ChaosWorld, *, seconds: float) -> None:
     with world.weather.storm("API server away from the operator", away=True):
         await world.proxy.down()
-        await asyncio.sleep(outage)
+        await asyncio.sleep(seconds)
         await world.proxy.up()
     await asyncio.sleep(5)
 
 
 async def _restore(world: ChaosWorld) -> None:
-    async def enough() -> bool:
-        return world.records("CredentialRevoked") >= world.revoked_before + BEFORE_RESTORE
-
-    await until(enough, f"{BEFORE_RESTORE} revocations after the copy was made", seconds=60)
-    with world.weather.storm("etcd restored from the older copy", away=True):
+    """What ends after the copy was made had far to go to its TTL: it is alive again when the copy is restored."""
+    chosen = [world.lives.begin(lasts=(0, 3), ending=Ending.OUTCOME, held=True) for _ in range(BEFORE_RESTORE)]
+    await until(lambda: _all(life.granted for life in chosen), "the access that the copy will have", seconds=90)
+    with world.weather.storm(RESTORE, away=True):
+        await world.plane.snapshot()
+    world.lives.release()
+    await until(lambda: _all(life.refused for life in chosen), "what ended after the copy", seconds=90)
+    with world.weather.storm(RESTORE, away=True):
         await world.plane.restore()
     await asyncio.sleep(10)
+
+
+async def _all(conditions: Iterable[object]) -> bool:
+    return all(conditions)
 
 
 async def _leaked(world: ChaosWorld) -> list[str]:

@@ -32,7 +32,6 @@ class ChaosWorld:
         self.say, self._seed = say, seed
         self.weather = Weather()
         self.kills = 0
-        self.revoked_before = 0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> ChaosWorld:

@@ -17,7 +17,8 @@ Record = dict[str, Any]
 _OVER: Final = {"CredentialRevoked", "GrantGone"}
 """What the leader says of a grant that it let go, and what another replica says that saw it go."""
 _CLOCKS_APART: Final = timedelta(days=1)
-_LIKELY: Final = re.compile(b'"reason":"(%s)"' % "|".join(_OVER).encode())
+RESTORED: Final = "StoreRestored"
+_LIKELY: Final = re.compile(b'"reason":"(%s)"' % "|".join({*_OVER, RESTORED}).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +58,37 @@ def select(records: list[Record], *, task: str | None, request: str | None) -> l
     ]
 
 
-def over(directory: Path, requests: Set[str], *, since: datetime) -> dict[str, str]:
-    """Which of these requests (uids) had a grant that is over, by every log here, and why it ended.
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the log knows and the API server's store may have forgotten."""
+
+    ended: dict[str, str]
+    """Why grants and requests ended, by the uid of either."""
+    restored: datetime | None
+    """When the store was last found to have been restored."""
+
+
+def past(directory: Path, uids: Set[str], *, since: datetime) -> Past:
+    """What every log here says of these grants and requests, and of the store.
 
     Reads what was written since the first of them was made, some hundred MB each second. Chains are not checked.
+    Raises OSError.
     """
-    found: dict[str, str] = {}
+    ended: dict[str, str] = {}
+    restored: datetime | None = None
     earliest = (since - _CLOCKS_APART).timestamp()
     for path in directory.glob("*.jsonl"):
         if path.stat().st_mtime < earliest:
             continue
         with path.open("rb") as lines:
             for line in lines:
-                if _LIKELY.search(line):
-                    record = _record(line) or {}
-                    if record.get("reason") in _OVER and record.get("request_uid") in requests:
-                        found[record["request_uid"]] = str(record.get("end", ""))
-    return found
+                record = (_record(line) if _LIKELY.search(line) else None) or {}
+                if record.get("reason") == RESTORED:
+                    restored = max(filter(None, (restored, datetime.fromisoformat(record["at"]))))
+                elif record.get("reason") in _OVER:
+                    known = {str(record.get("request_uid")), str(record.get("grant"))} & uids
+                    ended |= dict.fromkeys(known, str(record.get("end", "")))
+    return Past(ended, restored)
 
 
 def _chain(path: Path) -> Iterator[Record | Broken]:

@@ -31,6 +31,7 @@ from valetkey.reasons import Reason, place_of, word
 
 RECHECK: Final = timedelta(seconds=5)
 """How soon a renewal that policy cannot decide on now is asked for again."""
+_RESTORED: Final = "the cluster's store was restored from an older snapshot, and what was made before it is over"
 CLOCKS_APART: Final = timedelta(minutes=5)
 """How far the operator's clock and the API server's may differ."""
 
@@ -59,7 +60,7 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
         over = finished.last_transition_time + times.history_ttl
         return Remove(request) if now >= over else Wait(over)
     if view.over is not None:
-        return Refuse(request, InvalidError(Reason.REQUEST_INVALID, f"{_restored(view.over)}; create it again"))
+        return Refuse(request, InvalidError(Reason.REQUEST_INVALID, f"{_RESTORED}; create it again"))
     if request.spec.outcome is not None:
         return Refuse(request, Reason.TASK_RELEASED)
     if now >= request.metadata.creation_timestamp + times.pending_ttl:
@@ -116,7 +117,7 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
         # It was opened on an older view of its request, which had ended with an earlier grant.
         return End(grant, word(request.finished.reason) or Reason.GRANT_DELETED, "its request had finished before")
     if view.over is not None:
-        return End(grant, view.over, _restored(view.over))
+        return End(grant, view.over, _RESTORED)
     if pod is None or pod.terminating or pod.uid != order.subject.pod_uid:
         return End(grant, Reason.POD_DELETED, f"pod {name} was deleted")
     if request is None or request.metadata.terminating or request.metadata.uid != order.request_uid:
@@ -144,10 +145,6 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     if isinstance(view.verdict, Denied):
         return End(grant, Reason.POLICY_CHANGED, f"policy no longer allows it: {view.verdict.denial.message}")
     return None
-
-
-def _restored(reason: Reason) -> str:
-    return f"it had ended before, by the log ({reason}); the cluster's store was restored from an older snapshot"
 
 
 def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:

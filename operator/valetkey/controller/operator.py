@@ -15,7 +15,7 @@ from typing import Any
 from valetkey.audit import history
 from valetkey.audit.events import Events
 from valetkey.audit.record import Log
-from valetkey.controller import listener
+from valetkey.controller import listener, restored
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
@@ -25,7 +25,7 @@ from valetkey.controller.intake import Intake
 from valetkey.controller.metrics import Metrics, Now
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
-from valetkey.controller.relist import Relist
+from valetkey.controller.relist import AGAIN_AFTER, Relist
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.sweep import Sweep
@@ -36,10 +36,10 @@ from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube import guards
-from valetkey.kube.client import Api, Json
+from valetkey.kube.client import Api, ApiError, Json, RewoundError
 from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
-from valetkey.reasons import Reason, word
+from valetkey.reasons import Reason
 from valetkey.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Operator:
             server=settings.server or server,
             certificate_authority=certificate_authority,
         )
-        backends = Backends(
+        self._backends = backends = Backends(
             api=api,
             cache=self._cache,
             issuers={issuer.name: issuer},
@@ -172,7 +172,7 @@ class Operator:
             await self._log.write("LeaderElected", message=self._leadership.identity)
         except UnavailableError as error:
             _logger.error("LeaderElected: not in the log: %s", error.message)  # revocation needs a leader, log or not
-        self._cache.over = await self._over()
+        self._cache.over = await self._restored()
         for number in range(self._settings.workers):
             self._run(died, f"worker-{number}", self._worker.work())
         self._run(died, "events", self._events.run())
@@ -183,27 +183,17 @@ class Operator:
             self._wake(key)
         _logger.info("leading as %s", self._leadership.identity)
 
-    async def _over(self) -> dict[str, Reason]:
-        """Of what is there, what the log says to have ended: a restored store has forgotten it."""
-        grants = {grant.spec.request.uid: grant for grant in self._cache.grants.values()}
-        asked = {one.metadata.uid: one for one in self._cache.requests.values() if one.finished is None}
-        live = {uid: grant.metadata for uid, grant in grants.items() if grant.status.end is None}
-        live |= {uid: one.metadata for uid, one in asked.items() if uid not in grants}
-        if not live:
-            return {}
-        since = min(metadata.creation_timestamp for metadata in live.values())
-        try:
-            found = await asyncio.to_thread(history.over, self._settings.log_directory, live.keys(), since=since)
-        except OSError as error:
-            _logger.error("what had ended cannot be read from the log: %s", error)
-            return {}
-        for uid, reason in found.items():
-            _logger.warning("request %s is there again and had ended (%s): the store was restored", uid, reason)
-        return {uid: word(reason) or Reason.GRANT_DELETED for uid, reason in found.items()}
+    async def _restored(self) -> dict[str, Reason]:
+        while True:
+            try:
+                return await restored.over(self._backends, self._settings.log_directory)
+            except ApiError as error:
+                _logger.warning("requests could not be read: %s; it is tried again", error)
+                await asyncio.sleep(AGAIN_AFTER.total_seconds())
 
     def _run(self, died: Callable[[], None], name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(lambda task: None if task.cancelled() else _give_up(task, died))
+        task.add_done_callback(lambda task: None if task.cancelled() else _give_up(task, died, self._log))
         self._tasks.append(task)
 
     def on_request(self, body: Json, *, deleted: bool) -> None:
@@ -267,7 +257,9 @@ class Operator:
                 self._queue.add(key, ending=False)
 
 
-def _give_up(task: asyncio.Task[None], died: Callable[[], None]) -> None:
+def _give_up(task: asyncio.Task[None], died: Callable[[], None], log: Log) -> None:
+    if isinstance(task.exception(), RewoundError):
+        log.note(history.RESTORED, message=str(task.exception()))
     _logger.critical("%s stopped by itself", task.get_name(), exc_info=task.exception())
     died()
 

@@ -147,13 +147,13 @@ def test_a_grant_that_another_replica_let_go_is_no_loss(leads: bool) -> None:
 async def test_who_leads_goes_on_leading_while_it_reads_a_log_that_takes_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over = history.over
+    past = history.past
 
-    def slow(directory: Path, requests: Set[str], *, since: datetime) -> dict[str, str]:
+    def slow(directory: Path, uids: Set[str], *, since: datetime) -> history.Past:
         time.sleep(2.6)
-        return over(directory, requests, since=since)
+        return past(directory, uids, since=since)
 
-    monkeypatch.setattr(history, "over", slow)
+    monkeypatch.setattr(history, "past", slow)
     world = World()
     world.now = datetime.now(UTC) - timedelta(minutes=2)
     world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})

@@ -103,6 +103,34 @@ async def test_a_request_whose_grant_had_ended_is_not_granted_again(tmp_path: Pa
     assert not world.of("TaskGrant")
 
 
+async def test_whatever_else_was_made_before_the_restore_ends_with_it_and_what_is_made_after_does_not(
+    tmp_path: Path,
+) -> None:
+    world = a_world()
+    snapshot = await granted_and_released(world, tmp_path)
+    world.objects = snapshot
+    world.add("AccessRequest", request("s", world.add("Pod", pod("two")), "15m", "valetkey-two-a", world.now))
+    operator, _ = operator_of(world, tmp_path, targets=("shop",))
+    try:
+        await operator.start(lambda: None)
+        world.now = datetime.now(UTC) + timedelta(seconds=1)
+        world.add("AccessRequest", request("t", world.add("Pod", pod("three")), "15m", "valetkey-three-a", world.now))
+
+        async def settled() -> bool:
+            operator.on_pod(copy.deepcopy(world.objects["Pod", "shop", "three"]), deleted=False)
+            await watched(world, operator, "AccessRequest")
+            return [body["metadata"]["name"] for body in world.of("TaskGrant")] == ["t"] and len(
+                world.live_tokens()
+            ) == 1
+
+        await until(settled, "only what was asked for afterwards to be granted", seconds=5)
+    finally:
+        await operator.stop()
+    for name in ("r", "s"):
+        conditions = world.objects["AccessRequest", "shop", name]["status"]["conditions"]
+        assert any(c["type"] == "Finished" and c["status"] == "True" for c in conditions), name
+
+
 async def test_a_replica_that_only_follows_remembers_what_the_leader_let_go(tmp_path: Path) -> None:
     world = a_world()
     snapshot = await granted_and_released(world, tmp_path / "leader")
@@ -116,8 +144,9 @@ async def test_a_replica_that_only_follows_remembers_what_the_leader_let_go(tmp_
         follower.on_grant(grant | {"status": {"end": {"reason": "TaskReleased"}}}, deleted=True)
     finally:
         await follower.stop()
-    found = history.over(tmp_path / "log", {grant["spec"]["request"]["uid"], "another"}, since=world.now)
-    assert found == {grant["spec"]["request"]["uid"]: "TaskReleased"}
+    uid = grant["metadata"]["uid"]
+    found = history.past(tmp_path / "log", {uid, "another"}, since=world.now)
+    assert found.ended == {uid: "TaskReleased"}
 
 
 @pytest.mark.parametrize("text", ['"reason":"CredentialRevoked"', {"reason": "CredentialRevoked"}])
@@ -125,7 +154,7 @@ async def test_what_an_agent_writes_into_its_request_is_no_end(tmp_path: Path, t
     operator, _ = operator_of(World(), tmp_path)
     await operator._log.write("IdentityVerified", request_uid="u", facts=text, message="GrantGone")
     await operator._log.close()
-    assert history.over(tmp_path / "log", {"u"}, since=datetime.now(UTC)) == {}
+    assert history.past(tmp_path / "log", {"u"}, since=datetime.now(UTC)) == history.Past({}, None)
 
 
 @pytest.mark.parametrize("terminating", [True, False])
