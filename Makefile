@@ -30,7 +30,7 @@ test: check ## Run all tests on a real cluster (VALETKEY_TESTS=fast: only what n
 bench: setup ## Measure, beside a bare client in the same run
 	$(BIN)/python -m tests.bench
 
-chaos: setup ## Faults on a control plane of its own: a thousand grants, and what became of each (ten minutes)
+chaos: setup ## Faults on a control plane of its own: a thousand grants, and what became of them (as root, on Debian)
 	$(BIN)/python -m tests.chaos
 
 chaos-long: setup ## The same with the API server away for 15 minutes, longer than any credential lives

@@ -51,7 +51,19 @@ class Auditor:
                 await asyncio.sleep(0.2)
 
     async def refused(self, token: str) -> bool | None:
-        """Whether a token is good for nothing; None where nobody could say."""
+        """Whether a token is good for nothing; None where nobody could say.
+
+        An API server that has lost its store refuses everybody: so the administrator asks it too, between two tries.
+        """
+        if not (refused := await self._tried(token)):
+            return refused
+        try:
+            await self._get(f"/api/v1/namespaces/{self._agents}")
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return None
+        return await self._tried(token)
+
+    async def _tried(self, token: str) -> bool | None:
         headers = {"Authorization": f"Bearer {token}"}
         try:
             async with self._nobody.get(self._server + self._path, headers=headers, timeout=_TIMEOUT) as answer:

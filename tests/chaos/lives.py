@@ -49,7 +49,7 @@ class Life:
     """What went on when it was due to end."""
     granted: bool = False
     cut_short: bool = False
-    """Whether it was refused before its end."""
+    """Whether everything it was given was refused before its end."""
     due: float | None = None
     refused: float | None = None
     held: bool = False
@@ -150,12 +150,12 @@ class Lives:
         if not life.granted:
             return
         if life.held:
-            await self._released.wait()
+            await self._released.wait()  # and its time counts from then
         end = monotonic() + life.lasts
         if life.ending is Ending.TTL:
             end = await self._expiry(life)
         await asyncio.sleep(max(0.0, end - monotonic() - _POLL))
-        life.cut_short = any([await self._auditor.refused(one) for one in self._tokens(life)])
+        life.cut_short = all([await self._auditor.refused(one) for one in self._tokens(life)])
         await asyncio.sleep(max(0.0, end - monotonic()))
         if life.ending is not Ending.TTL:
             await self._end(life, path, token)
@@ -204,18 +204,12 @@ class Lives:
     async def _refusal(self, life: Life) -> None:
         """Waits until every token that this agent was ever given is refused."""
         assert life.due is not None
-        pending = self._tokens(life)
-        tried: set[str] = set()
-        while pending:
-            for token in list(pending):
-                if await self._auditor.refused(token):
-                    pending.discard(token)
-                    tried.add(token)
-            life.refused = monotonic()
-            pending |= self._tokens(life) - tried
-            if pending:
+        refused: set[str] = set()
+        while pending := self._tokens(life) - refused:
+            refused |= {token for token in pending if await self._auditor.refused(token)}
+            if self._tokens(life) - refused:
                 await asyncio.sleep(_POLL)
-        assert life.refused is not None
+        life.refused = monotonic()
         life.excused = self._weather.excuse(life.due, life.refused)
 
     def _tokens(self, life: Life) -> set[str]:

@@ -28,7 +28,6 @@ class Replica:
         self._port = port
         self._process = f"chaos-{self.name}"
         self._keeper: asyncio.Task[None] | None = None
-        self.starts = 0
         account = self._folder / "account"
         account.mkdir(parents=True)
         (self._folder / "run").mkdir()
@@ -83,7 +82,6 @@ class Replica:
                 await asyncio.sleep(_AGAIN_AFTER)
                 command = (sys.executable, "-m", "valetkey", "operator", "--settings", settings)
                 processes.start(self._process, command, self._environment())
-                self.starts += 1
             await asyncio.sleep(0.2)
 
     def _environment(self) -> dict[str, str]:

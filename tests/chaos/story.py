@@ -14,7 +14,7 @@ from tests.chaos.world import ChaosWorld
 from tests.cluster.api import until
 
 GRANTS: Final = 1000
-AT_ONCE: Final = 24
+AT_ONCE: Final = 12
 """Agents that wait for access at any time: the next one comes when one of them has got it."""
 KILL_EVERY: Final = 10.0
 BEFORE_RESTORE: Final = 100
@@ -22,6 +22,8 @@ BEFORE_RESTORE: Final = 100
 RESTORE: Final = "etcd restored from an older copy"
 LATE: Final = 10.0
 """Seconds from a grant's end to its refusal, those not counted in which the API server was away."""
+_SPREAD: Final = 30.0
+"""Seconds over which those end that the restored store brings back: the operator, killed again and again, keeps up."""
 _HOUR: Final = 3600
 _SHARES: Final = {
     Fault.TOO_MANY: 0.03,
@@ -79,6 +81,7 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
         while not faults or world.lives.granted < grants:
             for phase, play in _phases(outage).items():
                 faults += await _played(world, phase, play)
+        arrivals.cancel()
         faults += await _played(world, RESTORE, _restore)
     finally:
         for task in (arrivals, killer):
@@ -181,7 +184,7 @@ async def _outage(world: ChaosWorld, *, seconds: float) -> None:
 
 async def _restore(world: ChaosWorld) -> None:
     """What ends after the copy was made had far to go to its TTL: it is alive again when the copy is restored."""
-    chosen = [world.lives.begin(lasts=(0, 3), ending=Ending.OUTCOME, held=True) for _ in range(BEFORE_RESTORE)]
+    chosen = [world.lives.begin(lasts=(0, _SPREAD), ending=Ending.OUTCOME, held=True) for _ in range(BEFORE_RESTORE)]
     await until(lambda: _all(life.granted for life in chosen), "the access that the copy will have", seconds=90)
     with world.weather.storm(RESTORE, away=True):
         await world.plane.snapshot()

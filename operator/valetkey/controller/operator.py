@@ -174,7 +174,8 @@ class Operator:
             _logger.error("LeaderElected: not in the log: %s", error.message)  # revocation needs a leader, log or not
         self._cache.over = await self._restored()
         for number in range(self._settings.workers):
-            self._run(died, f"worker-{number}", self._worker.work())
+            kept_free = number < self._settings.workers // 4
+            self._run(died, f"worker-{number}", self._worker.work(endings_alone=kept_free))
         self._run(died, "events", self._events.run())
         self._run(died, "policy-statuses", self._statuses.run())
         self._run(died, "sweep", self._sweep.keep_sweeping())

@@ -70,7 +70,8 @@ class Queue:
         self._due: dict[Key, tuple[float, bool]] = {}
         self._heap: list[tuple[float, Key]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._wanted: asyncio.Semaphore = asyncio.Semaphore(0)
+        # At least one for each key that is ready, of any kind and of the endings alone; one too many wakes for nothing.
+        self._any, self._ends = asyncio.Semaphore(0), asyncio.Semaphore(0)
 
     def add(self, key: Key, *, ending: bool) -> None:
         """Makes a key ready; while a worker has it, it is kept and made ready again afterwards."""
@@ -79,11 +80,14 @@ class Queue:
         elif key not in self._ready:
             self._ready[key] = ending, time.monotonic()
             (self._endings if ending else self._beginnings).push(key)
-            self._wanted.release()
+            self._any.release()
+            if ending:
+                self._ends.release()
         elif ending and not self._ready[key][0]:
             # It goes over to the endings; what it leaves in its old lane is passed over there.
             self._ready[key] = True, self._ready[key][1]
             self._endings.push(key)
+            self._ends.release()
 
     def add_at(self, key: Key, at: datetime, *, ending: bool) -> None:
         """Makes a key ready at a time; a later call takes the place of an earlier one."""
@@ -123,14 +127,24 @@ class Queue:
         since = [at for is_ending, at in self._ready.values() if is_ending is ending]
         return Waiting(len(since), time.monotonic() - min(since) if since else 0.0)
 
-    async def get(self) -> Key:
-        """The next key: an ending if there is one, from the namespace whose turn it is."""
-        await self._wanted.acquire()
-        key = self._endings.pop() or self._beginnings.pop()
-        while key is None or key not in self._ready:
-            key = self._endings.pop() or self._beginnings.pop()
-        del self._ready[key]
-        self._active.add(key)
+    async def get(self, *, endings_alone: bool = False) -> Key:
+        """The next key: an ending if there is one, from the namespace whose turn it is; with `endings_alone`, no other.
+
+        Some workers take nothing but endings, so that none waits until a slow beginning is through.
+        """
+        while True:
+            await (self._ends if endings_alone else self._any).acquire()
+            key = self._endings.pop() or (None if endings_alone else self._next_beginning())
+            if key is not None:
+                del self._ready[key]
+                self._active.add(key)
+                return key
+
+    def _next_beginning(self) -> Key | None:
+        """Passes over what has gone over to the endings, or was taken as one."""
+        key = self._beginnings.pop()
+        while key is not None and self._ready.get(key, (True,))[0]:
+            key = self._beginnings.pop()
         return key
 
     def done(self, key: Key) -> None:

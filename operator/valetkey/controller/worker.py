@@ -61,10 +61,10 @@ class Worker:
             self._away = False
             self._queue.hurry()
 
-    async def work(self) -> None:
-        """Takes keys for ever; raises RewoundError, upon which everything is to be read anew."""
+    async def work(self, *, endings_alone: bool = False) -> None:
+        """Takes keys for ever, or those of grants that end; raises RewoundError: then everything is to be read anew."""
         while True:
-            key = await self._queue.get()
+            key = await self._queue.get(endings_alone=endings_alone)
             try:
                 await self.run(key)
             except RewoundError:

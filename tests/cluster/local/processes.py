@@ -63,8 +63,8 @@ def kill(name: str) -> None:
     pid = running(name)
     if pid is not None:
         _signal(pid, signal.SIGKILL)
-        wait(lambda: running(name) is None, 10.0)
-        _reap(pid)
+        # Its first thread may be gone while others still hold its ports.
+        wait(lambda: _gone(pid), 10.0)
 
 
 def started_at(pid: int) -> str | None:
@@ -99,6 +99,11 @@ def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
     _reap(pid)
+
+
+def _gone(pid: int) -> bool:
+    _reap(pid)
+    return not Path(f"/proc/{pid}").exists()
 
 
 def _reap(pid: int) -> None:

@@ -266,3 +266,48 @@ async def test_a_worker_that_is_cancelled_while_it_waits_takes_no_key_with_it() 
     await asyncio.gather(waiting, return_exceptions=True)
     add(queue, [A])
     assert await ready(queue) == [A]
+
+
+async def test_a_worker_for_endings_alone_takes_no_beginning() -> None:
+    queue = Queue()
+    queue.add(A, ending=False)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(endings_alone=True), 0.05)
+    queue.add(B, ending=True)
+    assert await asyncio.wait_for(queue.get(endings_alone=True), 0.05) == B
+    assert await asyncio.wait_for(queue.get(), 0.05) == A
+
+
+async def test_a_beginning_that_became_an_ending_is_taken_once_by_whoever_comes_first() -> None:
+    queue = Queue()
+    queue.add(A, ending=False)
+    queue.add(A, ending=True)
+    assert await asyncio.wait_for(queue.get(endings_alone=True), 0.05) == A
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.05)
+    queue.add(B, ending=False)
+    assert await asyncio.wait_for(queue.get(), 0.05) == B
+
+
+async def _all_are_served(steps: list[tuple[int, bool, bool]]) -> None:
+    queue = Queue()
+    waiting: dict[Key, bool] = {}
+    for number, ending, alone in steps:
+        key = Key("shop", str(number))
+        queue.add(key, ending=ending)
+        waiting[key] = waiting.get(key, False) or ending
+        if alone and any(waiting.values()):
+            taken = await asyncio.wait_for(queue.get(endings_alone=True), 1)
+            assert waiting.pop(taken), "an ending"
+            queue.done(taken)
+    while waiting:
+        taken = await asyncio.wait_for(queue.get(), 1)
+        assert waiting.pop(taken) or not any(waiting.values()), "endings come first"
+        queue.done(taken)
+
+
+async def test_every_key_that_is_ready_is_taken_whoever_takes() -> None:
+    for seed in range(300):
+        chosen = random.Random(seed)
+        steps = [(chosen.randrange(6), chosen.random() < 0.4, chosen.random() < 0.3) for _ in range(60)]
+        await _all_are_served(steps)
