@@ -257,6 +257,8 @@ class Cache:
         self.over: dict[str, Reason] = {}
         """Requests (uids) that are here though the log tells of the end of what they were granted: the API server's
         store was restored from a snapshot that is older than that."""
+        self.restored: datetime | None = None
+        """When it was last found to have been restored: what was made before is over too."""
         self.pods = Pods()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from valetkey.audit import history
 from valetkey.audit.events import Events
 from valetkey.audit.record import Log
-from valetkey.controller import listener, restored
+from valetkey.controller import listener
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
@@ -25,7 +25,8 @@ from valetkey.controller.intake import Intake
 from valetkey.controller.metrics import Metrics, Now
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
-from valetkey.controller.relist import AGAIN_AFTER, Relist
+from valetkey.controller.relist import Relist
+from valetkey.controller.restored import Restored
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.sweep import Sweep
@@ -36,7 +37,7 @@ from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube import guards
-from valetkey.kube.client import Api, ApiError, Json, RewoundError
+from valetkey.kube.client import Api, Json, RewoundError
 from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
 from valetkey.reasons import Reason
@@ -102,7 +103,7 @@ class Operator:
             server=settings.server or server,
             certificate_authority=certificate_authority,
         )
-        self._backends = backends = Backends(
+        backends = Backends(
             api=api,
             cache=self._cache,
             issuers={issuer.name: issuer},
@@ -112,6 +113,7 @@ class Operator:
             metrics=self._metrics,
             clock=clock,
         )
+        self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
         self._sweep = Sweep(backends, every=settings.sweep_every)
         self._worker = Worker(
             queue=self._queue,
@@ -140,6 +142,7 @@ class Operator:
             self._run(lambda: None, "metrics", listener.serve(self._metrics.registry, *served))
         await self._relist.read_all()
         self._health.answered()
+        await self._restored.look()
         self._run(died, "surroundings", self._surroundings.keep_fresh())
         self._run(died, "relist", self._relist.keep_looking())
         self._run(died, "leadership", self._lead(died))
@@ -172,7 +175,7 @@ class Operator:
             await self._log.write("LeaderElected", message=self._leadership.identity)
         except UnavailableError as error:
             _logger.error("LeaderElected: not in the log: %s", error.message)  # revocation needs a leader, log or not
-        self._cache.over = await self._restored()
+        await self._restored.look()
         for number in range(self._settings.workers):
             kept_free = number < self._settings.workers // 4
             self._run(died, f"worker-{number}", self._worker.work(endings_alone=kept_free))
@@ -183,14 +186,6 @@ class Operator:
         for key in self._cache.requests:
             self._wake(key)
         _logger.info("leading as %s", self._leadership.identity)
-
-    async def _restored(self) -> dict[str, Reason]:
-        while True:
-            try:
-                return await restored.over(self._backends, self._settings.log_directory)
-            except ApiError as error:
-                _logger.warning("requests could not be read: %s; it is tried again", error)
-                await asyncio.sleep(AGAIN_AFTER.total_seconds())
 
     def _run(self, died: Callable[[], None], name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)

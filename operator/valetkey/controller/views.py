@@ -12,7 +12,7 @@ from valetkey.controller.steps import Progress, View
 from valetkey.controller.surroundings import Surroundings
 from valetkey.identity import of_verified
 from valetkey.kinds.accessrequest import AccessRequest, Denial
-from valetkey.kinds.base import format_duration
+from valetkey.kinds.base import Metadata, format_duration
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
@@ -47,10 +47,9 @@ class Views:
         request = self._cache.requests.get(key)
         vanished = self._cache.vanished.get(key)
         grant = vanished or self._cache.grants.get(key)
-        over = self._cache.over
         if grant is None:
-            known = None if request is None else over.get(request.metadata.uid)
-            return View(request=request, grant=None, over=known, progress=progress)
+            over = None if request is None else self._over(request.metadata.uid, request.metadata)
+            return View(request=request, grant=None, over=over, progress=progress)
         subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
         pod = self._cache.pods.get(key.namespace, subject.pod_name)
         same = pod is not None and pod.uid == subject.pod_uid
@@ -58,7 +57,7 @@ class Views:
         return View(
             request=request,
             grant=grant,
-            over=over.get(grant.spec.request.uid),
+            over=self._over(grant.spec.request.uid, grant.metadata),
             vanished=vanished is not None,
             pod=pod,
             sharers=self.sharers(key.namespace, secret, subject.pod_uid),
@@ -93,6 +92,13 @@ class Views:
         soon = (there for there, opening in self._opening.items() if opening.secret == secret)
         held = (*self._cache.grants.of_secret(key.namespace, secret), *gone, *soon)
         return next((there for there in held if there != key and there.namespace == key.namespace), None)
+
+    def _over(self, request_uid: str, made: Metadata) -> Reason | None:
+        """Why something that looks alive is over: a restored store has brought it back."""
+        known, restored = self._cache.over.get(request_uid), self._cache.restored
+        if known is None and restored is not None and made.creation_timestamp < restored:
+            return Reason.GRANT_DELETED
+        return known
 
     def _verdict(self, request: AccessRequest, identity: Identity, grant: TaskGrant, now: datetime) -> Decision:
         if not self._surroundings.policies_fresh(now):

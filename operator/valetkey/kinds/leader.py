@@ -1,4 +1,4 @@
-"""Leader: which of the operator's replicas writes; all fields are those of a Lease (coordination.k8s.io/v1).
+"""Leader: which of the operator's replicas writes; all fields but one are those of a Lease (coordination.k8s.io/v1).
 
 It is a kind of its own because the guard `fence` has it as its parameter. The API server's informer of a built-in kind
 never starts again once the last policy that reads it was deleted, so a chart installed anew would be judged by what the
@@ -22,6 +22,10 @@ class LeaderSpec(Model):
     acquire_time: Time = Field(description="Since when it leads.")
     renew_time: Time = Field(description="When it last said that it does.")
     lease_transitions: int = Field(ge=0, description="How often another came to lead.")
+    restored_at: Time | None = Field(
+        default=None,
+        description="When the cluster's store was last found to have been restored; what was made before is over.",
+    )
 
 
 class Leader(BaseModel):

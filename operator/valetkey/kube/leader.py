@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from valetkey.kinds.base import API_VERSION
+from valetkey.kinds.base import API_VERSION, format_time
 from valetkey.kube import paths
 from valetkey.kube.client import ApiError, Json, WatchApi
 from valetkey.kube.clock import boot_time
@@ -64,6 +64,10 @@ class Leadership:
         self._clock = clock
         self._leader: Json = {}
         self._deadline = -math.inf
+        self.restored: datetime | None = None
+        """When a replica last said that the cluster's store had been restored."""
+        self.restored_said: Callable[[datetime], None] = lambda _: None
+        """Called where that becomes known."""
 
     @property
     def held(self) -> bool:
@@ -80,6 +84,7 @@ class Leadership:
         while True:
             try:
                 found = await self._read()
+                self._notice(found)
                 seen = found["metadata"].get("resourceVersion", "")
                 if seen != version:
                     # A change too is that it was deleted: who led until then may not know yet.
@@ -111,6 +116,31 @@ class Leadership:
                 _logger.warning("leading: not renewed: %s", error)
                 pause = _RETRY
 
+    async def say_restored(self, at: datetime) -> None:
+        """Puts on record for every replica, leading or not, that what was made before is over; raises ApiError.
+
+        Where there is no Leader yet nobody is told: each replica looks for itself before it leads.
+        """
+        while True:
+            found = await self._read()
+            self._notice(found)
+            if "resourceVersion" not in found["metadata"] or (self.restored is not None and self.restored >= at):
+                return
+            spec = found["spec"] | {"restoredAt": format_time(at)}
+            try:
+                self._notice(await self._api.replace(self._path, found | {"spec": spec}))
+            except ApiError as error:
+                if not (error.conflict or error.not_found):
+                    raise
+
+    def _notice(self, found: Json) -> None:
+        """Hears what other replicas have said."""
+        said = found.get("spec", {}).get("restoredAt")
+        at = datetime.fromisoformat(said) if said else None
+        if at is not None and (self.restored is None or at > self.restored):
+            self.restored = at
+            self.restored_said(at)
+
     async def release(self) -> None:
         """Lets another replica lead at once; where that cannot be said, it will when this one's time is over."""
         held, self._deadline = self.held, -math.inf
@@ -139,6 +169,7 @@ class Leadership:
             self._deadline = -math.inf  # whatever the clock says
             raise LostError(f"{_holder(found) or 'nobody'} leads")
         self._leader = found
+        self._notice(found)
         return 0.0
 
     async def _write(self, found: Json) -> bool:

@@ -39,7 +39,9 @@ def test_a_watch_is_never_given_up() -> None:
     assert list(islice(ForEver(), 3)) == pauses[:3]
 
 
-def operator_of(world: World, directory: Path, *, ttl: timedelta = TTL, **more: Any) -> tuple[Operator, Settings]:
+def operator_of(
+    world: World, directory: Path, *, ttl: timedelta = TTL, identity: str = "valetkey-0_uid", **more: Any
+) -> tuple[Operator, Settings]:
     if not world.of("ValidatingAdmissionPolicy"):
         world.add("ValidatingAdmissionPolicy", {**GUARD})
     directory.mkdir(exist_ok=True)

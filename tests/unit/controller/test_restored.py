@@ -176,3 +176,32 @@ async def test_a_grant_that_is_there_again_though_it_was_seen_to_be_gone_is_not_
     else:  # a store whose versions went on when it was restored
         with pytest.raises(RewoundError):
             await asyncio.wait_for(process.worker.run(Key("shop", "r")), 5)
+
+
+async def test_what_one_replica_has_found_the_leader_acts_on_though_its_own_log_knows_nothing(tmp_path: Path) -> None:
+    world = a_world()
+    snapshot = await granted_and_released(world, tmp_path / "one")
+    world.objects = copy.deepcopy(snapshot)
+    world.remove("Leader", "valetkey-system", "valetkey")
+    leading, _ = operator_of(world, tmp_path / "two", targets=("shop",))
+    try:
+        await leading.start(lambda: None)
+
+        async def leads() -> bool:
+            return bool(world.of("Leader")) and bool(world.live_tokens())
+
+        await until(leads, "the other replica to lead", seconds=5)
+        following, _ = operator_of(world, tmp_path / "one", identity="valetkey-1_uid", targets=("shop",))
+        try:
+            await following.start(lambda: None)
+
+            async def ended_again() -> bool:
+                return not world.of("TaskGrant") and not world.live_tokens()
+
+            await until(ended_again, "the leader to end the grant", seconds=5)
+        finally:
+            await following.stop()
+    finally:
+        await leading.stop()
+    (leader,) = world.of("Leader")
+    assert "restoredAt" in leader["spec"]

@@ -7,7 +7,7 @@ import copy
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -571,3 +571,29 @@ async def test_times_are_written_to_the_microsecond_as_client_go_does() -> None:
         assert found
         fractions.add(found[1])
     assert len(fractions) > 1
+
+
+async def test_what_a_follower_says_of_a_restored_store_its_leader_hears_and_whoever_leads_next() -> None:
+    server, heard = Server(), list[datetime]()
+    leader, follower = candidate(server), candidate(server, identity=THEIRS)
+    leader.restored_said = heard.append
+    at = datetime(2026, 11, 23, 14, 58, 49, 123456, tzinfo=UTC)
+    async with keeping(leader) as keeps:
+        await follower.say_restored(at)
+        await follower.say_restored(at - timedelta(hours=1))  # what is older is no news
+        await asyncio.sleep(0.6 * TTL)
+        assert heard == [at]
+        assert leader.held
+        assert not keeps.done()
+        assert server.holder == OURS
+    await leader.release()
+    await asyncio.wait_for(follower.acquire(), 3 * TTL)
+    assert follower.restored == at
+    assert server.stored is not None
+    assert server.stored["spec"]["restoredAt"] == "2026-11-23T14:58:49.123456Z"
+
+
+async def test_where_nobody_ever_led_nobody_is_told() -> None:
+    server = Server()
+    await candidate(server).say_restored(datetime(2026, 11, 23, tzinfo=UTC))
+    assert server.stored is None
