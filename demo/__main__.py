@@ -224,14 +224,12 @@ class Demo:
 
     def remove(self) -> None:
         """Takes away everything that the demo made, credentials first."""
-        for kind in ("accessrequests", "taskgrants"):
-            # Without a running operator nothing takes the grants' finalizers away: they are given a moment.
-            everything = ("--all", "-A", "--ignore-not-found", "--timeout=20s")
-            self._quiet("delete", f"{kind}.valetkey.dev", *everything, may_fail=True)
-        subprocess.run(
-            ["helm", "uninstall", "valetkey", "--namespace", "valetkey-system", "--ignore-not-found", "--wait"],
-            env=self._cluster.environment, capture_output=True, check=False,
-        )  # fmt: skip
+        gone = ("uninstall", "valetkey", "--namespace", "valetkey-system", "--ignore-not-found", "--wait")
+        try:
+            self._helm(*gone)
+        except DemoError as error:
+            say(str(error))  # what is left is freed below
+            self._helm(*gone, "--no-hooks")
         for name in (*NAMESPACES, "valetkey-grants", "valetkey-system"):
             self._quiet("delete", "namespace", name, "--ignore-not-found", "--timeout=60s", may_fail=True)
         self._let_go()

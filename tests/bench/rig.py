@@ -201,7 +201,7 @@ class Rig:
 
         await until(no_grants, "the grants to go, or for `make demo-down`", seconds=180)
         await asyncio.to_thread(
-            self._helm, "uninstall", "valetkey", "--ignore-not-found", "--namespace", SYSTEM, "--wait"
+            self._helm, "uninstall", "valetkey", "--ignore-not-found", "--no-hooks", "--namespace", SYSTEM, "--wait"
         )
         for path in (ROOT / "crds").glob("*.yaml"):
             copy = path.stem.replace("valetkey.dev", GROUP)

@@ -16,8 +16,8 @@ SHOP = "/apis/apps/v1/namespaces/shop/deployments"
 class Agent:
     """One agent; its pod is on the paper node unless it is told otherwise."""
 
-    def __init__(self, world: World, name: str) -> None:
-        self.world, self.api, self.name = world, world.api, name
+    def __init__(self, world: World, name: str, *, namespace: str = "agents") -> None:
+        self.world, self.api, self.name, self.namespace = world, world.api, name, namespace
         self.secret = f"valetkey-{name}"
         self.policy = f"p-{name}"
         self.pod: Json = {}
@@ -54,7 +54,7 @@ class Agent:
     async def start(self, **spec: Any) -> None:
         """Makes its pod (again) and takes that pod's token."""
         volumes = [{"name": "valetkey", "secret": {"secretName": self.secret, "optional": True}}]
-        path = "/api/v1/namespaces/agents/pods"
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
         labels = spec.pop("labels", {"valetkey.dev/agent": "true"}) | {"agent": self.name}
         await self.api.gone(f"{path}/{self.name}")
         self.pod = await self.api.made(path, pod(self.name, labels=labels, **{"volumes": volumes, **spec}))
@@ -64,16 +64,16 @@ class Agent:
         """Takes a token of its pod, which has a node by then."""
 
         async def placed() -> bool:
-            _, self.pod = await self.api.get(f"/api/v1/namespaces/agents/pods/{self.name}")
+            _, self.pod = await self.api.get(f"/api/v1/namespaces/{self.namespace}/pods/{self.name}")
             return "nodeName" in self.pod["spec"]
 
         await until(placed, f"pod {self.name} to have a node")
-        self.token = await self.api.token("agents", "fixer", self.pod)
+        self.token = await self.api.token(self.namespace, "fixer", self.pod)
 
     async def leave(self) -> None:
         """Takes policy and pod away; its requests go with the pod."""
         await self.api.delete(f"{OURS}/agentpolicies/{self.policy}")
-        await self.api.gone(f"/api/v1/namespaces/agents/pods/{self.name}")
+        await self.api.gone(f"/api/v1/namespaces/{self.namespace}/pods/{self.name}")
         await self.nothing_left()
 
     def request(self, **change: Any) -> Json:
@@ -85,7 +85,9 @@ class Agent:
 
     async def ask(self, **change: Any) -> str:
         """Asks, and gives the request's name; admission must let it in."""
-        body = await self.api.made(f"{OURS}/namespaces/agents/accessrequests", self.request(**change), by=self.token)
+        body = await self.api.made(
+            f"{OURS}/namespaces/{self.namespace}/accessrequests", self.request(**change), by=self.token
+        )
         name: str = body["metadata"]["name"]
         return name
 
@@ -100,7 +102,7 @@ class Agent:
         found: list[Json] = []
 
         async def there() -> bool:
-            code, body = await self.api.get(f"{OURS}/namespaces/agents/accessrequests/{name}")
+            code, body = await self.api.get(f"{OURS}/namespaces/{self.namespace}/accessrequests/{name}")
             assert code == 200, f"request {name} is gone"
             conditions = body.get("status", {}).get("conditions", [])
             found[:] = [c for c in conditions if c["type"] == kind and c["status"] == status]
@@ -115,19 +117,19 @@ class Agent:
 
     async def status(self, name: str) -> Json:
         """A request's status."""
-        _, body = await self.api.get(f"{OURS}/namespaces/agents/accessrequests/{name}")
+        _, body = await self.api.get(f"{OURS}/namespaces/{self.namespace}/accessrequests/{name}")
         return dict(body.get("status", {}))
 
     async def report(self, name: str, outcome: str = "Succeeded") -> None:
         """Says that the task is over."""
         status, body = await self.api.patch(
-            f"{OURS}/namespaces/agents/accessrequests/{name}", {"spec": {"outcome": outcome}}, by=self.token
+            f"{OURS}/namespaces/{self.namespace}/accessrequests/{name}", {"spec": {"outcome": outcome}}, by=self.token
         )
         assert status == 200, body
 
     async def credential(self) -> Caller:
         """The holder of what lies in its Secret."""
-        status, body = await self.api.get(f"/api/v1/namespaces/agents/secrets/{self.secret}")
+        status, body = await self.api.get(f"/api/v1/namespaces/{self.namespace}/secrets/{self.secret}")
         assert status == 200, body
         return Caller(token=base64.b64decode(body["data"]["token"]).decode())
 
@@ -150,7 +152,7 @@ class Agent:
         """Waits until no grant of this pod is left, nor anything of one."""
 
         async def clean() -> bool:
-            _, grants = await self.api.get(f"{OURS}/namespaces/agents/taskgrants")
+            _, grants = await self.api.get(f"{OURS}/namespaces/{self.namespace}/taskgrants")
             uid = self.pod["metadata"]["uid"]
             return all(grant["spec"]["order"]["subject"]["podUID"] != uid for grant in grants["items"])
 
@@ -172,7 +174,7 @@ class Agent:
         """Its policy is about its own pod, and about no other test's."""
         subject = {
             "name": "this",
-            "namespace": "agents",
+            "namespace": self.namespace,
             "serviceAccount": "fixer",
             "podSelector": {"matchLabels": {"agent": self.name}},
         }

@@ -19,6 +19,46 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ .Values.account }}
 {kind: ServiceAccount, name: {{ .Values.account }}, namespace: {{ .Release.Namespace }}}
 {{- end }}
 
+{{- define "valetkey.image" -}}
+{{ .Values.image | default (printf "valetkey:%s" .Chart.AppVersion) | quote }}
+{{- end }}
+
+{{- /* Where and as whom the chart's pods run. */}}
+{{- define "valetkey.placement" -}}
+{{- if .Values.hostNetwork }}
+hostNetwork: true
+dnsPolicy: ClusterFirstWithHostNet
+{{- end }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "valetkey.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
 {{- /* What the schema cannot say. */}}
 {{- define "valetkey.check" -}}
 {{- $seen := dict }}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from valetkey.cli.log import log
+from valetkey.cli.revoke import revoke
+from valetkey.cli.uninstall import uninstall
 
 app = typer.Typer(
     name="valetkey",
@@ -13,8 +15,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(log)
-
-
-@app.callback()
-def _root() -> None:
-    """Keeps `log` a subcommand while it is the only one."""
+app.command()(revoke)
+app.command(hidden=True)(uninstall)

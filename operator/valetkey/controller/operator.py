@@ -35,7 +35,7 @@ from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
-from valetkey.kinds.base import REQUEST_LABEL
+from valetkey.kinds.base import FORCED_BECAUSE, FORCED_BY, REQUEST_LABEL
 from valetkey.kube import guards
 from valetkey.kube.client import Api, Json, RewoundError
 from valetkey.kube.clock import Clock
@@ -203,7 +203,11 @@ class Operator:
         """A TaskGrant was made, changed or deleted."""
         if deleted:
             self._intake.grant_gone(_key(body), body["metadata"]["uid"])
-            if not self._leads:
+            forced_by = body["metadata"].get("annotations", {}).get(FORCED_BY)
+            if forced_by is not None:
+                because = body["metadata"]["annotations"].get(FORCED_BECAUSE, "")
+                self._log.note("RevocationForced", **_about_gone(body), by=forced_by, message=because)
+            elif not self._leads:
                 self._log.note("GrantGone", **_about_gone(body))
         else:
             self._intake.grant(body)

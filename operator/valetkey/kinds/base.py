@@ -17,6 +17,8 @@ REVOKE_FINALIZER: Final = f"{GROUP}/revoke"
 AGENT_LABEL: Final = f"{GROUP}/agent"
 REQUEST_LABEL: Final = f"{GROUP}/request"
 GRANT_ANNOTATION: Final = f"{GROUP}/grant"
+FORCED_BY: Final = f"{GROUP}/forced-by"
+FORCED_BECAUSE: Final = f"{GROUP}/forced-because"
 SECRET_TYPE: Final = f"{GROUP}/credential"
 SECRET_PREFIX: Final = "valetkey-"  # noqa: S105 - the beginning of a name, not a password
 

@@ -57,6 +57,48 @@ async def test_a_grant_is_born_with_its_finalizer(api: Api, world: World) -> Non
     refused(await api.post(TASK_GRANTS, body, by=world.tokens["operator"]), "operator-writes", "is born with")
 
 
+def forced(by: str, because: str = "no way back") -> Json:
+    return {"metadata": {"annotations": {"valetkey.dev/forced-by": by, "valetkey.dev/forced-because": because}}}
+
+
+LET_GO: Json = {"metadata": {"finalizers": None}}
+
+
+async def test_a_grant_is_let_go_by_force_only_after_who_and_why_is_written_on_it(api: Api, world: World) -> None:
+    path, forcer = await opened(api, world), Caller(user="forcer", groups=("system:masters",))
+    refused(await api.patch(path, forced("forcer"), by=forcer), "operator-writes")  # it lives
+    accepted(await api.delete(path))
+    refused(await api.patch(path, LET_GO, by=forcer), "operator-writes", "valetkey revoke --force")
+    refused(await api.patch(path, merged(LET_GO, forced("forcer")), by=forcer), "operator-writes")
+    refused(await api.patch(path, forced("somebody-else"), by=forcer), "operator-writes")
+    refused(await api.patch(path, forced("forcer", ""), by=forcer), "operator-writes")
+    refused(
+        await api.patch(path, merged(forced("forcer"), {"metadata": {"labels": {"a": "b"}}}), by=forcer),
+        "operator-writes",
+    )
+    accepted(await api.patch(path, forced("forcer"), by=forcer))
+    refused(await api.patch(path, LET_GO, by=ADMIN), "operator-writes")
+    accepted(await api.patch(path, LET_GO, by=forcer))
+    assert (await api.get(path))[0] == 404
+
+
+async def test_who_may_change_grants_but_not_force_lets_none_go(api: Api, world: World) -> None:
+    rules = [{"apiGroups": ["valetkey.dev"], "resources": ["taskgrants"], "verbs": ["patch", "delete"]}]
+    name = unique("patcher")
+    await api.made(
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/agents/roles", {"metadata": {"name": name}, "rules": rules}
+    )
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name}],
+    }
+    await api.made("/apis/rbac.authorization.k8s.io/v1/namespaces/agents/rolebindings", binding)
+    path, patcher = await opened(api, world), Caller(user=name)
+    accepted(await api.delete(path, by=patcher))
+    refused(await api.patch(path, forced(name), by=patcher), "operator-writes")
+
+
 @pytest.mark.parametrize(
     "change",
     [

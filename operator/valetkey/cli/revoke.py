@@ -1,0 +1,125 @@
+"""`valetkey revoke`: ends one grant; by force, where what should revoke it is gone for good."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from time import monotonic, sleep
+from typing import Annotated, Any, Final
+
+import typer
+
+from valetkey.kinds.base import FORCED_BECAUSE, FORCED_BY, REVOKE_FINALIZER
+
+_KIND: Final = "taskgrants.valetkey.dev"
+_GRANT: Final = re.compile(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9.-]*")
+
+
+def revoke(
+    grant: Annotated[str, typer.Argument(help="The TaskGrant: NAMESPACE/NAME.")],
+    force: Annotated[bool, typer.Option("--force", help="Let it go although its revocation is not proved.")] = False,
+    because: Annotated[str, typer.Option(help="Why by force; it goes on record.")] = "",
+    within: Annotated[float, typer.Option(help="Seconds to wait for the revocation.")] = 30,
+) -> None:
+    """End a grant, with the rights and the kubeconfig of whoever runs this (kubectl does the asking).
+
+    Without --force it waits for the revocation, and says what holds it up. By force the TaskGrant goes at once, with a
+    record of who and why; what it had made may still be there, and is shown.
+    """
+    if not _GRANT.fullmatch(grant):
+        raise typer.BadParameter("name the grant as NAMESPACE/NAME", param_hint="GRANT")
+    namespace, name = grant.split("/")
+    if force and not because.strip():
+        raise typer.BadParameter("say why with --because: it is all that the record will have", param_hint="--force")
+    body = _read(namespace, name)
+    if body is None:
+        raise _stop(f"there is no TaskGrant {grant}")
+    _kubectl("delete", _KIND, name, "-n", namespace, "--wait=false")
+    if force:
+        _let_go(namespace, name, body, because.strip())
+    else:
+        _await(namespace, name, body["metadata"]["uid"], within)
+
+
+def _await(namespace: str, name: str, uid: str, within: float) -> None:
+    began, shown = monotonic(), ""
+    while True:
+        body = _read(namespace, name)
+        if body is None or body["metadata"]["uid"] != uid:
+            typer.echo(f"{namespace}/{name} is revoked")
+            return
+        says = _condition(body)
+        if says and says != shown:
+            typer.echo(f"waiting: {says}", err=True)
+            shown = says
+        if monotonic() - began > within:
+            raise _stop(
+                f"{namespace}/{name} is not revoked yet: {says or 'nobody has begun to; is the operator running?'}\n"
+                "It is tried for as long as the operator runs. If that can never succeed: --force --because …"
+            )
+        sleep(0.2)
+
+
+def _let_go(namespace: str, name: str, body: dict[str, Any], because: str) -> None:
+    user = json.loads(_kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+    left = [entry for entry in body["metadata"].get("finalizers", ()) if entry != REVOKE_FINALIZER]
+    # Who and why first: what goes together with the finalizer nobody sees.
+    changes: tuple[dict[str, Any], ...] = (
+        {"annotations": {FORCED_BY: user, FORCED_BECAUSE: because}},
+        {"finalizers": left or None},
+    )
+    try:
+        for change in changes:
+            patch = json.dumps({"metadata": change | {"uid": body["metadata"]["uid"]}})
+            _kubectl("patch", _KIND, name, "-n", namespace, "--type=merge", "-p", patch)
+    except typer.Exit:
+        if _read(namespace, name) is not None:
+            raise
+        typer.echo(f"{namespace}/{name} was revoked meanwhile")
+        return
+    typer.echo(f"{namespace}/{name} was let go by force, by {user}: {because}")
+    kubernetes = body["spec"]["plan"].get("kubernetes") or {}
+    planned = [kubernetes["account"], *kubernetes["objects"]] if kubernetes else []
+    if planned:
+        typer.echo("What it had made, if it is still there; the operator's sweep removes it, or you do:")
+    for entry in planned:
+        where = f" -n {entry['namespace']}" if entry.get("namespace") else ""
+        typer.echo(f"  kubectl delete {entry['kind'].lower()} {entry['name']}{where}")
+    expires = body.get("status", {}).get("credential", {}).get("expiresAt")
+    if expires is not None:
+        typer.echo(f"Its last token expires by itself at {expires}.")
+
+
+def _read(namespace: str, name: str) -> dict[str, Any] | None:
+    found = _kubectl("get", _KIND, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+    return dict(json.loads(found)) if found.strip() else None
+
+
+def _condition(body: dict[str, Any]) -> str:
+    conditions = body.get("status", {}).get("conditions", ())
+    held_up = [c for c in conditions if c["type"] == "Revoked" and c["status"] == "Unknown"]
+    return "; ".join(f"{c['reason']}: {c['message']}" for c in held_up)
+
+
+def _kubectl(*arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell, and names begin with a letter or digit
+            ["kubectl", *arguments],  # noqa: S607 - the caller's own
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    except FileNotFoundError as error:
+        raise _stop("kubectl is not on PATH") from error
+    except subprocess.TimeoutExpired as error:
+        raise _stop(f"kubectl {arguments[0]} did not answer for a minute") from error
+    if done.returncode != 0:
+        raise _stop(done.stderr.strip())
+    return done.stdout
+
+
+def _stop(text: str) -> typer.Exit:
+    typer.echo(f"valetkey: {text}", err=True)
+    return typer.Exit(1)
