@@ -140,12 +140,29 @@ def test_without_grantable_cluster_rights_the_operator_cannot_write_cluster_role
 
 def test_roles_for_people_are_bound_to_nobody(helm: Helm) -> None:
     objects = render(helm)
-    people = {"valetkey-requester", "valetkey-policy-author", "valetkey-policy-lock", "valetkey-viewer"}
+    people = {f"valetkey-{who}" for who in ("requester", "policy-author", "policy-lock", "viewer", "revoker", "force")}
     assert people <= set(of_kind(objects, "ClusterRole"))
     bound = {o["roleRef"]["name"] for o in objects if o["kind"] in ("RoleBinding", "ClusterRoleBinding")}
     assert not people & bound
     for o in objects:
-        assert all(subject["name"] == "valetkey" for subject in o.get("subjects", ()))
+        assert all(subject["name"] in ("valetkey", "valetkey-uninstall") for subject in o.get("subjects", ()))
+
+
+def test_what_runs_before_the_chart_goes_may_end_grants_and_take_down_one_guard_and_no_more(helm: Helm) -> None:
+    objects = render(helm)
+    role = of_kind(objects, "ClusterRole")["valetkey-uninstall"]
+    bindings = [o for o in objects if {"valetkey-uninstall"} == {s["name"] for s in o.get("subjects", ())}]
+    assert [o["roleRef"]["name"] for o in bindings] == ["valetkey-uninstall"]
+    assert role["rules"] == [
+        {"apiGroups": ["valetkey.dev"], "resources": ["taskgrants"], "verbs": ["list", "delete"]},
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["validatingadmissionpolicybindings"],
+            "resourceNames": ["request-attest.valetkey.dev"],
+            "verbs": ["get", "delete"],
+        },
+    ]
+    assert "valetkey-uninstall" not in json.dumps(render(helm, {"uninstall": {"revoke": False}}))
 
 
 def test_a_requester_can_neither_replace_nor_delete_requests(helm: Helm) -> None:
