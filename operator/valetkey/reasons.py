@@ -36,6 +36,7 @@ class Reason(StrEnum):
     POLICIES_NOT_READY = "PoliciesNotReady"
     POLICIES_STALE = "PoliciesStale"
     EVALUATION_FAILED = "EvaluationFailed"
+    CRDS_OUTDATED = "CRDsOutdated"
     # AccessRequest Ready
     ACCESS_DELIVERED = "AccessDelivered"
     ACCESS_NOT_GRANTED = "AccessNotGranted"
@@ -100,7 +101,9 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.LIMIT_REACHED,
             }
         ),
-        "Unknown": frozenset({Reason.POLICIES_NOT_READY, Reason.POLICIES_STALE, Reason.EVALUATION_FAILED}),
+        "Unknown": frozenset(
+            {Reason.POLICIES_NOT_READY, Reason.POLICIES_STALE, Reason.EVALUATION_FAILED, Reason.CRDS_OUTDATED}
+        ),
     },
     ("AccessRequest", "Ready"): {
         "True": frozenset({Reason.ACCESS_DELIVERED}),

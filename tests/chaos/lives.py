@@ -154,8 +154,9 @@ class Lives:
         end = monotonic() + life.lasts
         if life.ending is Ending.TTL:
             end = await self._expiry(life)
-        await asyncio.sleep(max(0.0, end - monotonic() - _POLL))
-        life.cut_short = all([await self._auditor.refused(one) for one in self._tokens(life)])
+        if (left := end - monotonic() - _POLL) > 0:  # else its time was over before it had its credential
+            await asyncio.sleep(left)
+            life.cut_short = all([await self._auditor.refused(one) for one in self._tokens(life)])
         await asyncio.sleep(max(0.0, end - monotonic()))
         if life.ending is not Ending.TTL:
             await self._end(life, path, token)

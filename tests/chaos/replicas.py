@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,8 @@ from tests.cluster.local import pki, processes
 from tests.cluster.local.packages import faketime
 
 NAMES: Final = ("valetkey-0", "valetkey-1")
-_AGAIN_AFTER: Final = 0.5
+_AGAIN_AFTER: Final = (0.5, 8.0)
+"""Seconds: now sooner than the other replica can take over, now later, as a kubelet that backs off."""
 
 
 class Replica:
@@ -79,7 +81,7 @@ class Replica:
         settings = self._folder / "settings.json"
         while True:
             if processes.running(self._process) is None:
-                await asyncio.sleep(_AGAIN_AFTER)
+                await asyncio.sleep(random.uniform(*_AGAIN_AFTER))
                 command = (sys.executable, "-m", "valetkey", "operator", "--settings", settings)
                 processes.start(self._process, command, self._environment())
             await asyncio.sleep(0.2)

@@ -20,8 +20,9 @@ KILL_EVERY: Final = 10.0
 BEFORE_RESTORE: Final = 100
 """Revocations that the snapshot does not know of."""
 RESTORE: Final = "etcd restored from an older copy"
-LATE: Final = 10.0
-"""Seconds from a grant's end to its refusal, those not counted in which the API server was away."""
+LATE: Final = 13.0
+"""Seconds from a grant's end to its refusal, those not counted in which the API server was away: two takeovers of 6.5 s
+each, for whoever takes over is killed soon after."""
 _SPREAD: Final = 30.0
 """Seconds over which those end that the restored store brings back: the operator, killed again and again, keeps up."""
 _HOUR: Final = 3600

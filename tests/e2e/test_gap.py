@@ -68,6 +68,30 @@ async def test_a_changed_guard_is_a_missing_guard(agent: Agent) -> None:
     assert (await agent.finished(name))["reason"] == "RequestInvalid"
 
 
+async def test_a_crd_older_than_the_operator_stops_granting_and_never_revoking(agent: Agent) -> None:
+    live = await agent.granted(spec={"ttl": "5m"})
+    credential = await agent.credential()
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/taskgrants.valetkey.dev"
+    _, crd = await agent.api.get(path)
+    older = json.loads(json.dumps(crd["spec"]))
+    spec = older["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del spec["properties"]["order"]["properties"]["podTemplates"]
+    status, body = await agent.api.patch(path, {"spec": older})
+    assert status == 200, body
+    try:
+        await asyncio.sleep(6)  # they are read every five seconds
+        waiting = await agent.ask()
+        approved = await agent.condition(waiting, "Approved", "Unknown")
+        assert approved["reason"] == "CRDsOutdated"
+        assert "taskgrants.valetkey.dev lacks .spec.order.podTemplates" in approved["message"]
+        await agent.report(live)
+        await agent.dead(credential)
+        assert (await agent.finished(live))["reason"] == "TaskReleased"
+    finally:
+        await agent.api.patch(path, {"spec": crd["spec"]})
+    await agent.condition(waiting, "Ready", "True")
+
+
 async def test_a_grant_whose_finalizer_was_removed_by_force_is_revoked_all_the_same(agent: Agent) -> None:
     name = await agent.granted()
     credential = await agent.credential()

@@ -42,7 +42,7 @@ class Process:
         self.queue = Queue()
         self.metrics = Metrics()
         self.surroundings = Surroundings(
-            world, expected=(GUARD,), cluster_roles=(), changed=lambda: None, clock=lambda: world.now
+            world, expected=(GUARD,), schemas={}, cluster_roles=(), changed=lambda: None, clock=lambda: world.now
         )
         self.intake = Intake(self.cache, lambda _: None)
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())

@@ -15,7 +15,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.cluster.api import merged
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, Metadata, format_time
+from valetkey.kinds.schema import KINDS, crd
 from valetkey.kube.client import ApiError, Json
 
 _ITEM = re.compile(
@@ -36,7 +38,9 @@ _KINDS = {
     "clusterrolebindings": "ClusterRoleBinding",
     "validatingadmissionpolicies": "ValidatingAdmissionPolicy",
     "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding",
+    "customresourcedefinitions": "CustomResourceDefinition",
 }
+_CRDS = {body["metadata"]["name"]: merged(body, {"metadata": {"resourceVersion": "1"}}) for body in map(crd, KINDS)}
 Place = tuple[str, str, str]
 """Kind, namespace, name."""
 
@@ -208,6 +212,8 @@ class World:
         return _KINDS.get(plural, "Event"), found["ns"] or "", found["name"] or "", found["sub"] or ""
 
     def _found(self, kind: str, namespace: str, name: str) -> Json:
+        if kind == "CustomResourceDefinition":
+            return _CRDS[name]
         try:
             return copy.deepcopy(self.objects[kind, namespace, name])
         except KeyError:

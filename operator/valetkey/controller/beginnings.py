@@ -192,6 +192,10 @@ class Beginnings:
         return learnt(progress, credential=None)
 
     def _guarded_since(self) -> datetime:
+        outdated = self._surroundings.outdated_crds()
+        if outdated:
+            message = f"older CRDs than this operator's: {'; '.join(outdated)}; apply those of its version"
+            raise NotReadyError(Reason.CRDS_OUTDATED, message, after=SOON)
         guards = self._surroundings.guards_in_force(self._backends.clock())
         if guards.since is None:
             raise NotReadyError(

@@ -36,7 +36,7 @@ from valetkey.delivery.secret import SecretDelivery
 from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.base import FORCED_BECAUSE, FORCED_BY, REQUEST_LABEL
-from valetkey.kube import guards
+from valetkey.kube import crds, guards
 from valetkey.kube.client import Api, Json, RewoundError
 from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
@@ -73,6 +73,7 @@ class Operator:
         self._surroundings = Surroundings(
             api,
             expected=guards.load(settings.guards),
+            schemas=crds.load(),
             cluster_roles=settings.cluster_roles,
             changed=self._surroundings_changed,
             clock=clock,

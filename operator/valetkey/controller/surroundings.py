@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from valetkey.kinds.agentpolicy import AgentPolicy, PolicySpec
 from valetkey.kinds.base import Metadata
-from valetkey.kube import guards, paths
+from valetkey.kube import crds, guards, paths
 from valetkey.kube.client import Api, ApiError, Json
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled, compile_policy
 from valetkey.policy.facts import RoleRule
@@ -33,14 +33,19 @@ class Surroundings:
         api: Api,
         *,
         expected: Iterable[Json],
+        schemas: Mapping[str, Json],
         cluster_roles: Iterable[str],
         changed: Callable[[], None],
         clock: Callable[[], datetime],
         answered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`changed` is called where what decisions read has changed, `answered` after each reading in full."""
+        """`expected` are the guards, `schemas` the kinds by their CRDs' names.
+
+        `changed` is called where what decisions read has changed, `answered` after each reading in full.
+        """
         self._api = api
         self._expected = tuple(expected)
+        self._schemas = schemas
         self._role_names = tuple(cluster_roles)
         self._changed = changed
         self._clock = clock
@@ -54,6 +59,8 @@ class Surroundings:
         self.namespaces: dict[str, dict[str, str]] = {}
         self.cluster_roles: dict[str, tuple[RoleRule, ...]] = {}
         self.guards = guards.Guards(wrong=("guards were not read yet",), since=None)
+        self._crds: dict[str, tuple[str, str | None]] = {}
+        """The version of each CRD as last read, and what it lacks."""
 
     def policies_fresh(self, now: datetime) -> bool:
         """Whether the policies were read in full within the last seconds."""
@@ -64,6 +71,12 @@ class Surroundings:
         if self._guards_read is None or now - self._guards_read > STALE:
             return guards.Guards(wrong=("the guards could not be read",), since=None)
         return self.guards
+
+    def outdated_crds(self) -> tuple[str, ...]:
+        """What this operator counts on and the CRDs have not."""
+        unread = ((name, "was not read yet") for name in self._schemas.keys() - self._crds.keys())
+        lacking = ((name, f"lacks {lacks}") for name, (_, lacks) in self._crds.items() if lacks is not None)
+        return tuple(f"{name} {what}" for name, what in sorted((*unread, *lacking)))
 
     async def refresh(self) -> None:
         """Reads everything in full; raises ApiError."""
@@ -84,6 +97,7 @@ class Surroundings:
         self._live_guards = live
         self._guards_read = began
         self._judge_guards()
+        await self._read_crds()
 
     async def keep_fresh(self) -> None:
         """Refreshes for ever, and soon again where that fails: what is too old grants nothing."""
@@ -178,6 +192,24 @@ class Surroundings:
         if before.wrong != self.guards.wrong:
             level = logging.WARNING if self.guards.wrong else logging.INFO
             _logger.log(level, "guards: %s", "; ".join(self.guards.wrong) or "all in force")
+            self._changed()
+
+    async def _read_crds(self) -> None:
+        before = self.outdated_crds()
+        for name, schema in self._schemas.items():
+            try:
+                body = await self._api.get(paths.item("CustomResourceDefinition", None, name))
+            except ApiError as error:
+                if not (error.refused or error.not_found):
+                    raise
+                self._crds[name] = "", f"everything: {error}"  # to revoke needs none of it
+                continue
+            version = body["metadata"]["resourceVersion"]
+            if version != self._crds.get(name, ("",))[0]:
+                self._crds[name] = version, crds.lacks(schema, body)
+        if before != (now := self.outdated_crds()):
+            level = logging.WARNING if now else logging.INFO
+            _logger.log(level, "CRDs: %s", "; ".join(now) or "as this version knows them, or newer")
             self._changed()
 
     async def _read_roles(self) -> None:

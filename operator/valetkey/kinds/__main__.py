@@ -1,8 +1,9 @@
-"""`python -m valetkey.kinds` writes the CRDs from the models; `--check` says whether they are current."""
+"""`python -m valetkey.kinds` writes the CRDs, and what the operator expects of them; `--check` compares."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import yaml
 
 from valetkey.kinds.base import GROUP
-from valetkey.kinds.schema import KINDS, crd
+from valetkey.kinds.schema import KINDS, bare, crd, schema
 
 _ROOT = Path(__file__).parents[3]
 _FOLDERS = ("crds", "charts/valetkey/files/crds")  # for people, and for the chart, which cannot reach outside itself
+_EXPECTED = (
+    "operator/valetkey/kinds/schemas.json"  # for the operator: to make it at each start would take a third of a second
+)
 _HEAD = "# Written by `python -m valetkey.kinds` from operator/valetkey/kinds; change it there.\n"
 
 
@@ -44,7 +48,9 @@ def _files() -> dict[Path, str]:
         + yaml.dump(crd(kind), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
         for kind in KINDS
     }
-    return {_ROOT / folder / name: text for folder in _FOLDERS for name, text in texts.items()}
+    expected = {f"{kind.plural}.{GROUP}": bare(schema(kind.model)) for kind in KINDS}
+    files = {_ROOT / folder / name: text for folder in _FOLDERS for name, text in texts.items()}
+    return files | {_ROOT / _EXPECTED: json.dumps(expected, indent=1) + "\n"}
 
 
 if __name__ == "__main__":

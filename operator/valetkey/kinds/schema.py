@@ -147,6 +147,14 @@ def schema(model: type[BaseModel]) -> Json:
     }
 
 
+def bare(node: Any) -> Any:
+    """A schema without its texts, which say nothing of what it holds."""
+    if isinstance(node, dict):
+        texts = ("description", "message")
+        return {key: bare(value) for key, value in node.items() if not (key in texts and isinstance(value, str))}
+    return [bare(entry) for entry in node] if isinstance(node, list) else node
+
+
 def _without_default(field: Json) -> Json:
     return {key: value for key, value in field.items() if key != "default"}
 
