@@ -23,6 +23,9 @@ class Settings(Model):
     cluster_roles: tuple[str, ...] = Field(default=(), description="ClusterRoles that may be handed out.")
     audience: str | None = Field(default=None, description="The API server's audience; left out, its own default.")
     limits_active: int = Field(default=20, ge=1, description="Live grants per policy and ServiceAccount by default.")
+    limits_requests: int = Field(
+        default=2000, ge=1, description="Requests of one ServiceAccount that are kept; what comes beyond is dropped."
+    )
     pending_ttl: Duration = Field(
         default=timedelta(minutes=5), alias="pendingTTL", description="How long a request may wait."
     )

@@ -44,7 +44,7 @@ POLICY: Json = {
         "purposes": [{"name": "bench"}],
         "access": [{"name": "read", "kubernetes": {"scopes": [{"namespaces": [SHOP], "rules": [RULE]}]}}],
         "ttl": {"default": "5m", "max": "9m"},
-        "limits": {"active": 10000},
+        "limits": {"active": 10000, "requests": 50000},
     },
 }
 

@@ -16,8 +16,8 @@ from tests.cluster.local import pki, processes
 from tests.cluster.local.packages import faketime
 
 NAMES: Final = ("valetkey-0", "valetkey-1")
-_AGAIN_AFTER: Final = (0.5, 8.0)
-"""Seconds: now sooner than the other replica can take over, now later, as a kubelet that backs off."""
+_AGAIN_AFTER: Final = (0.5, 6.0)
+"""Seconds: now sooner than the other replica can take over, now later; by the next kill both are there again."""
 
 
 class Replica:

@@ -35,7 +35,7 @@ PODS = ("one", "two")
 class Process:
     """One life of the operator: all that it knows, it has read from the world."""
 
-    def __init__(self, world: World, namespaces: tuple[str, ...] = ("shop",)) -> None:
+    def __init__(self, world: World, namespaces: tuple[str, ...] = ("shop",), *, limit_requests: int = 2000) -> None:
         self.world = world
         self.namespaces = namespaces
         self.cache = Cache()
@@ -46,7 +46,7 @@ class Process:
         )
         self.intake = Intake(self.cache, lambda _: None)
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
-        views = Views(self.cache, self.surroundings, cluster="", limit_active=20)
+        views = Views(self.cache, self.surroundings, cluster="", limit_active=20, limit_requests=limit_requests)
         issuer = KubernetesIssuer(
             world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
         )

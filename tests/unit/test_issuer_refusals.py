@@ -32,6 +32,16 @@ def test_what_would_be_refused_again_ends_the_grant_and_says_why(error: ApiError
     assert says in told.message
 
 
+def test_what_the_operators_roles_do_not_allow_is_tried_again_and_told() -> None:
+    """An API server that has just started refuses everybody until it has read its roles."""
+    said = (
+        'roles.rbac.authorization.k8s.io is forbidden: User "system:serviceaccount:s:v" cannot create resource "roles"'
+    )
+    told = refusal(ApiError(403, "Forbidden", said), ROLE)
+    assert isinstance(told, UnavailableError)
+    assert said in told.message
+
+
 @pytest.mark.parametrize("status", [0, 429, 500, 503])
 def test_what_may_succeed_later_is_tried_again(status: int) -> None:
     assert isinstance(refusal(ApiError(status, "", ""), ROLE), UnavailableError)

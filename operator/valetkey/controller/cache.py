@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
@@ -118,6 +118,7 @@ class Requests(Objects[AccessRequest]):
     def __init__(self) -> None:
         super().__init__()
         self._since: dict[str, float] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def put(self, body: AccessRequest) -> bool:
         """Takes in what was read; gives whether it is news."""
@@ -134,6 +135,18 @@ class Requests(Objects[AccessRequest]):
         self._since.pop(uid, None)
         return super().remove(key, uid)
 
+    def beside(self, request: AccessRequest) -> int:
+        """How many requests there are of the ServiceAccount that made this one."""
+        return self._counts[_maker(request)]
+
+    def _enter(self, key: Key, body: AccessRequest) -> None:
+        self._counts[_maker(body)] += 1
+
+    def _leave(self, key: Key, body: AccessRequest) -> None:
+        self._counts[_maker(body)] -= 1
+        if not self._counts[_maker(body)]:
+            del self._counts[_maker(body)]
+
     def age(self, request: AccessRequest, now: datetime) -> float:
         """How many seconds ago a request was made, never too many.
 
@@ -142,6 +155,10 @@ class Requests(Objects[AccessRequest]):
         """
         seen = time.monotonic() - self._since.get(request.metadata.uid, time.monotonic())
         return max(seen, (now - request.metadata.creation_timestamp).total_seconds() - 1)
+
+
+def _maker(request: AccessRequest) -> tuple[str, str]:
+    return request.metadata.namespace, request.spec.requester.service_account
 
 
 class Grants(Objects[TaskGrant]):

@@ -8,6 +8,7 @@ from typing import Final
 from valetkey.controller.steps import (
     Decide,
     Deliver,
+    Drop,
     End,
     Forget,
     Hold,
@@ -59,6 +60,8 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
         # The one thing that is read back from a status, and only ever against the request: what has ended stays so.
         over = finished.last_transition_time + times.history_ttl
         return Remove(request) if now >= over else Wait(over)
+    if view.crowded and progress.identity is None:
+        return Drop(request)
     if view.over is not None:
         return Refuse(request, InvalidError(Reason.REQUEST_INVALID, f"{_RESTORED}; create it again"))
     if request.spec.outcome is not None:

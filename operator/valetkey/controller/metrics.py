@@ -64,6 +64,11 @@ class Metrics:
         self._ends = Counter(
             "valetkey_grants_ended", "Grants whose end was written.", ("reason",), registry=self.registry
         )
+        self._drops = Counter(
+            "valetkey_requests_dropped",
+            "Requests deleted unread, for their agent has too many.",
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
         self._begin_at_zero()
 
@@ -84,6 +89,10 @@ class Metrics:
     def failed(self, reason: Reason | None) -> None:
         """A step could not be done; without a reason, it was a bug."""
         self._failures.labels(reason or UNEXPECTED).inc()
+
+    def dropped(self) -> None:
+        """A request was deleted unread."""
+        self._drops.inc()
 
     def ended(self, reason: Reason) -> None:
         """A grant's end was written."""

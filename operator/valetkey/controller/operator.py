@@ -95,7 +95,13 @@ class Operator:
                 clock=clock,
             )
         )
-        views = Views(self._cache, self._surroundings, cluster=settings.cluster, limit_active=settings.limits_active)
+        views = Views(
+            self._cache,
+            self._surroundings,
+            cluster=settings.cluster,
+            limit_active=settings.limits_active,
+            limit_requests=settings.limits_requests,
+        )
         issuer = KubernetesIssuer(
             api,
             namespace=settings.grants_namespace,

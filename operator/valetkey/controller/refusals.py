@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about
-from valetkey.controller.steps import Progress, Refuse
+from valetkey.controller.queue import Key
+from valetkey.controller.steps import Drop, Progress, Refuse
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
+from valetkey.kube import paths
 from valetkey.policy.decide import Denied
 from valetkey.reasons import Reason, place_of
 
+DROPPED: Final = "RequestsDropped"
 _FINISHED: Final = {
     "Identified": Reason.REQUEST_INVALID,
     "Finished": Reason.REQUEST_INVALID,
@@ -27,11 +32,17 @@ _UNASKED: Final = {
 }
 
 
+_EVERY: Final = timedelta(minutes=1)
+"""How often requests that are dropped go on record, for each ServiceAccount."""
+
+
 class Refusals:
     """Writes on requests why they get nothing."""
 
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
+        self._dropped: Counter[tuple[str, str]] = Counter()
+        self._said: dict[tuple[str, str], datetime] = {}
 
     async def refuse(self, step: Refuse, progress: Progress) -> Progress:
         """Finishes a request without a grant."""
@@ -62,6 +73,24 @@ class Refusals:
         await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
         severity: Literal["Normal", "Warning"] = "Normal" if finished is Reason.TASK_RELEASED else "Warning"
         self._backends.events.post("AccessRequest", request.metadata, reason, message, severity=severity)
+        return progress
+
+    async def drop(self, step: Drop, progress: Progress) -> Progress:
+        """Deletes a request unread; the log and an Event say how many went so, once a minute."""
+        metadata, backends, now = step.request.metadata, self._backends, self._backends.clock()
+        await backends.api.delete(paths.item("AccessRequest", metadata.namespace, metadata.name), uid=metadata.uid)
+        backends.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+        backends.metrics.dropped()
+        agent = metadata.namespace, step.request.spec.requester.service_account
+        self._dropped[agent] += 1
+        if agent not in self._said or now - self._said[agent] >= _EVERY:
+            self._said[agent] = now
+            message = (
+                f"{self._dropped.pop(agent)} requests of ServiceAccount {agent[1]} were deleted unread, for it has"
+                " more than limits.requests; those that have ended count until historyTTL is over"
+            )
+            backends.events.post("AccessRequest", metadata, DROPPED, message, severity="Warning")
+            await backends.log.write(DROPPED, **about(step.request), message=message)
         return progress
 
     async def wait(self, request: AccessRequest, reason: Reason, message: str) -> None:

@@ -48,6 +48,8 @@ class View:
 
     request: AccessRequest | None
     grant: TaskGrant | None
+    crowded: bool = False
+    """The request's ServiceAccount has more requests than are kept."""
     over: Reason | None = None
     """Why what this request was granted has ended once already, by the log, in a life that the store has forgotten."""
     vanished: bool = False
@@ -159,8 +161,15 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Delete a request unread: its ServiceAccount has made too many."""
+
+    request: AccessRequest
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Nothing is left of this key."""
 
 
-Step = Identify | Decide | Open | Issue | Deliver | Wait | Hold | Refuse | End | Revoke | LetGo | Remove | Forget
+Step = Identify | Decide | Open | Issue | Deliver | Wait | Hold | Refuse | End | Revoke | LetGo | Remove | Drop | Forget

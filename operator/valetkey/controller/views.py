@@ -35,11 +35,13 @@ class _Opening:
 class Views:
     """Puts views together, and asks policy about them."""
 
-    def __init__(self, cache: Cache, surroundings: Surroundings, *, cluster: str, limit_active: int) -> None:
+    def __init__(
+        self, cache: Cache, surroundings: Surroundings, *, cluster: str, limit_active: int, limit_requests: int
+    ) -> None:
         self._cache = cache
         self._surroundings = surroundings
         self._cluster = cluster
-        self._limit_active = limit_active
+        self._limit_active, self._limit_requests = limit_active, limit_requests
         self._opening: dict[Key, _Opening] = {}
 
     def of(self, key: Key, progress: Progress, now: datetime) -> View:
@@ -48,8 +50,11 @@ class Views:
         vanished = self._cache.vanished.get(key)
         grant = vanished or self._cache.grants.get(key)
         if grant is None:
-            over = None if request is None else self._over(request.metadata.uid, request.metadata)
-            return View(request=request, grant=None, over=over, progress=progress)
+            if request is None:
+                return View(request=None, grant=None, progress=progress)
+            crowded = self._cache.requests.beside(request) > self._limit_requests
+            over = self._over(request.metadata.uid, request.metadata)
+            return View(request=request, grant=None, crowded=crowded, over=over, progress=progress)
         subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
         pod = self._cache.pods.get(key.namespace, subject.pod_name)
         same = pod is not None and pod.uid == subject.pod_uid

@@ -14,6 +14,7 @@ from valetkey.controller.refusals import Refusals
 from valetkey.controller.steps import (
     Decide,
     Deliver,
+    Drop,
     End,
     Forget,
     Hold,
@@ -119,6 +120,8 @@ class Worker:
                 return await self._beginnings.deliver(step, progress)
             case Refuse():
                 return await self._refusals.refuse(step, progress)
+            case Drop():
+                return await self._refusals.drop(step, progress)
             case End():
                 return await self._endings.end(step, progress)
             case Revoke():

@@ -98,7 +98,7 @@ class SecretDelivery:
         try:
             await self._api.patch(paths.item("Pod", pod.namespace, pod.name), body)
         except ApiError as error:
-            if error.not_found or error.conflict or error.refused:
+            if error.not_found or error.conflict or (error.refused and not error.unauthorized):
                 return
             raise unavailable(error, Reason.DELIVERY_PENDING) from error
 

@@ -132,6 +132,9 @@ def refusal(error: ApiError, entry: PlannedObject) -> InvalidError | Unavailable
         return InvalidError(Reason.ORDER_INVALID, f"namespace {entry.namespace} does not exist; ask for one that does")
     if error.status == 403 and "terminated" in error.message:
         return InvalidError(Reason.ORDER_INVALID, f"namespace {entry.namespace} is being deleted")
+    if error.unauthorized:
+        told = f"{_where(entry)} was refused: {error.message[:1000]}; it is tried again"
+        return UnavailableError(Reason.BACKEND_UNAVAILABLE, told)
     if error.refused:
         # The API server's own words name the rights that the operator may not hand out; they hold no secret.
         return InvalidError(Reason.ORDER_INVALID, f"{_where(entry)} was refused: {error.message[:1000]}")

@@ -60,6 +60,11 @@ class ApiError(Exception):
         return self.status in (400, 403, 405, 413, 415, 422)
 
     @property
+    def unauthorized(self) -> bool:
+        """The caller lacks the right: for good, or until an API server that has just started has read its roles."""
+        return self.status == 403 and 'User "' in self.message and '" cannot ' in self.message
+
+    @property
     def away(self) -> bool:
         """The API server was not there, or nobody before it could reach it."""
         return self.status in (0, 502, 503, 504) and self.reason != NOT_LEADING

@@ -140,6 +140,40 @@ async def test_a_pod_cannot_forge(api: Api, world: World, filling: bool, forgery
     refused(await api.post(REQUESTS, body, by=world.tokens["asker"]), "request-attest", message)
 
 
+def rules(count: int, size: int) -> Json:
+    names = [f"{number:03}".ljust(size, "n") for number in range(32)]
+    rule = {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": names, "verbs": ["get"]}
+    return {"spec": {"access": {"kubernetes": {"scopes": [{"namespace": "shop", "rules": [rule] * count}]}}}}
+
+
+SIZES: dict[str, tuple[Json, Json, str]] = {
+    "parameters": (
+        {"spec": {"task": {"parameters": {"a": "p" * 16000}}}},
+        {"spec": {"task": {"parameters": {"a": "p" * 16384}}}},
+        "16384 characters at most",
+    ),
+    "rules": (rules(8, 60), rules(16, 60), "the rules of a request have 16384 characters at most"),
+    "labels": (
+        {"metadata": {"labels": {f"l{n}": "" for n in range(30)}}},
+        {"metadata": {"labels": {f"l{n}": "" for n in range(40)}}},
+        "32 labels at most",
+    ),
+    "annotations": (
+        {"metadata": {"annotations": {"a": "n" * 65000}}},
+        {"metadata": {"annotations": {"a": "n" * 33000, "b": "n" * 33000}}},
+        "annotations of 65536 characters",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", SIZES)
+async def test_a_request_is_bounded_in_all_its_parts(api: Api, world: World, filling: bool, part: str) -> None:
+    within, beyond, message = SIZES[part]
+    body = merged(world.request("asker"), beyond)
+    refused(await api.post(REQUESTS, body, by=world.tokens["asker"]), "request-attest", message)
+    accepted(await api.post(f"{REQUESTS}?dryRun=All", merged(world.request("asker"), within), by=world.tokens["asker"]))
+
+
 async def test_a_request_without_owner_is_refused_or_given_one(api: Api, world: World, filling: bool) -> None:
     body = world.request("asker", metadata={"ownerReferences": None})
     answer = await api.post(REQUESTS, body, by=world.tokens["asker"])

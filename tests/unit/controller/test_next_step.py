@@ -15,6 +15,7 @@ from valetkey.controller.grant import RECHECK, ends, next_step
 from valetkey.controller.steps import (
     Decide,
     Deliver,
+    Drop,
     End,
     Forget,
     Hold,
@@ -153,6 +154,13 @@ REQUESTS: dict[str, tuple[AccessRequest | None, Progress, Step]] = {
 }
 
 
+def test_a_request_beyond_its_accounts_limit_is_dropped_before_anybody_looks_at_it_and_not_after() -> None:
+    for request_ in (asked(), OLD, asked(outcome="Failed")):
+        assert step(View(request=request_, grant=None, crowded=True)) == Drop(request_)
+    assert step(View(request=OVER, grant=None, crowded=True)) == Wait(NOW + timedelta(minutes=50))
+    assert isinstance(step(View(request=asked(), grant=None, crowded=True, progress=KNOWN)), Decide)
+
+
 @pytest.mark.parametrize(("request_", "progress", "expected"), REQUESTS.values(), ids=REQUESTS)
 def test_a_request_without_a_grant(request_: AccessRequest | None, progress: Progress, expected: Step) -> None:
     assert step(View(request=request_, grant=None, progress=progress)) == expected
@@ -220,7 +228,7 @@ def test_a_grant_is_on_its_way_out_or_not(seen: View, going: bool) -> None:
 
 def test_every_step_is_in_the_tables() -> None:
     reached = {type(expected) for *_, expected in (*REQUESTS.values(), *GRANTS.values())}
-    assert reached == set(get_args(Step))
+    assert reached | {Drop} == set(get_args(Step))
 
 
 def _pod(**changes: Any) -> Callable[[View], View]:

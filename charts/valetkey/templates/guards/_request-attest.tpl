@@ -31,6 +31,15 @@ validations:
     !variables.create || variables.parameters.map(k, size(k) + (type(variables.parameters[k]) == string ? size(variables.parameters[k])
     : type(variables.parameters[k]) == list ? variables.parameters[k].map(s, size(s)).sum() : 8)).sum() <= 16384
   message: the parameters of a task have 16384 characters at most
+- expression: >-
+    !variables.create || object.?spec.?access.?kubernetes.?scopes.orValue([]).map(s, s.?rules.orValue([]).map(r,
+    [r.?apiGroups, r.?resources, r.?resourceNames, r.?nonResourceURLs, r.?verbs].map(w, w.orValue([]).map(n, size(n)).sum()).sum()).sum()).sum()
+    <= 16384
+  message: the rules of a request have 16384 characters at most; ask for less, or in several requests
+- expression: >-
+    !variables.create || (object.metadata.?labels.orValue({}).size() <= 32
+    && object.metadata.?annotations.orValue({}).map(k, size(k) + size(object.metadata.annotations[k])).sum() <= 65536)
+  message: an AccessRequest has 32 labels at most, and annotations of 65536 characters
 - expression: "!variables.create || variables.bound"
   message: an AccessRequest is created with the pod's own bound token; mount a serviceAccountToken volume and send that
 - expression: >-

@@ -1,0 +1,73 @@
+"""A flood of requests: what one ServiceAccount makes beyond its limit is deleted unread, and said once a minute."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.properties.life import GUARD, Process, pod, policy, request
+from tests.properties.world import World
+from valetkey.kinds.base import REVOKE_FINALIZER
+
+
+def a_world() -> World:
+    world = World()
+    world.add("ValidatingAdmissionPolicy", {**GUARD})
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    world.now += timedelta(minutes=1)
+    return world
+
+
+def flood(world: World, count: int, *, account: str = "fixer", first: int = 0) -> None:
+    owner = world.objects.get(("Pod", "shop", "one")) or world.add("Pod", pod("one"))
+    for number in range(first, first + count):
+        body = request(f"{account}-{number:03}", owner, "2m", "valetkey-one-a", world.now)
+        body["spec"]["requester"]["serviceAccount"] = account
+        world.add("AccessRequest", body)
+
+
+def dropped(world: World) -> list[str]:
+    return [record["message"].partition(" ")[0] for record in world.records if record["reason"] == "RequestsDropped"]
+
+
+async def test_what_an_account_makes_beyond_its_limit_is_deleted_and_leaves_two_records_not_a_hundred() -> None:
+    world = a_world()
+    flood(world, 100)
+    process = Process(world, limit_requests=5)
+    await process.watch()
+    await process.work()
+    assert len(world.of("AccessRequest")) == 5
+    assert dropped(world) == ["1"]
+    world.now += timedelta(minutes=1)
+    flood(world, 10, first=100)
+    await process.watch()
+    await process.work()
+    assert dropped(world) == ["1", "95"]
+    assert process.metrics.registry.get_sample_value("valetkey_requests_dropped_total") == 105
+    assert sum("RequestsDropped" in event for event in world.events) == 2
+
+
+async def test_another_account_of_the_same_namespace_is_served_all_the_while() -> None:
+    world = a_world()
+    flood(world, 50, account="flooder")
+    flood(world, 1)
+    process = Process(world, limit_requests=5)
+    await process.watch()
+    await process.work()
+    assert "fixer-000" in {body["metadata"]["name"] for body in world.of("TaskGrant")}
+
+
+async def test_what_is_granted_or_has_ended_is_not_dropped_by_a_flood_that_comes_later() -> None:
+    world = a_world()
+    flood(world, 2)
+    process = Process(world, limit_requests=5)
+    await process.watch()
+    await process.work()
+    (grant,) = world.of("TaskGrant")
+    before = {body["metadata"]["name"] for body in world.of("AccessRequest")}
+    flood(world, 50, first=2)
+    await process.watch()
+    await process.work()
+    assert before <= {body["metadata"]["name"] for body in world.of("AccessRequest")}
+    assert world.of("TaskGrant")[0]["metadata"]["uid"] == grant["metadata"]["uid"]
+    assert REVOKE_FINALIZER in grant["metadata"]["finalizers"]
