@@ -10,7 +10,7 @@ from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kinds.identity import Identity
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError
+from valetkey.kube.api import Api, ApiError
 from valetkey.kube.pods import Pod, parse
 from valetkey.reasons import Reason
 

@@ -20,7 +20,7 @@ from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.issuers.kubernetes import KubernetesIssuer
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 
 GUARD: Json = {
     "kind": "ValidatingAdmissionPolicy",

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.properties.world import World
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 from valetkey.kube.leader import TTL, Leadership, LostError
 
 SETTLED = TTL.total_seconds() + 1.5

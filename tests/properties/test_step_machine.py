@@ -15,7 +15,7 @@ from tests.properties.life import GUARD, LONG, PODS, SHORT, Process, pod, policy
 from tests.properties.world import Crash, World
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 from valetkey.reasons import Reason, place_of
 
 

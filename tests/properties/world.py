@@ -18,7 +18,7 @@ from typing import Any
 from tests.cluster.api import merged
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, Metadata, format_time
 from valetkey.kinds.schema import KINDS, crd
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 
 _ITEM = re.compile(
     r"^(?P<prefix>/.*?)(/namespaces/(?P<ns>[^/]+))?/(?P<plural>[a-z]+)(/(?P<name>[^/]+)(/(?P<sub>[a-z]+))?)?$"

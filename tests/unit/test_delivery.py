@@ -12,7 +12,7 @@ from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube import paths, pods
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 from valetkey.reasons import Reason
 
 

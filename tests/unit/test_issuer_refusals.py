@@ -7,7 +7,7 @@ import pytest
 from valetkey.errors import InvalidError, UnavailableError
 from valetkey.issuers.objects import refusal
 from valetkey.kinds.taskgrant import PlannedObject
-from valetkey.kube.client import ApiError
+from valetkey.kube.api import ApiError
 from valetkey.reasons import Reason
 
 ROLE = PlannedObject(kind="Role", namespace="shop", name="valetkey-u-0")

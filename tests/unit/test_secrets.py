@@ -23,7 +23,7 @@ from valetkey.errors import AccessError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.credential import Credential, Secret
 from valetkey.kinds.taskgrant import GrantStatus, TaskGrant
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 
 HIDDEN = "correct-horse"
 SECRET = Secret(HIDDEN)

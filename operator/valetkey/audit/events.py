@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from valetkey.kinds.base import API_VERSION, Metadata, format_time
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.api import Api, ApiError, Json
 
 _BACKLOG: Final = 2000
 _logger = logging.getLogger(__name__)

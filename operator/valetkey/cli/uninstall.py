@@ -11,7 +11,8 @@ import typer
 
 from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Client, Json
+from valetkey.kube.api import Api, ApiError, Json
+from valetkey.kube.client import Client
 from valetkey.kube.clock import Clock
 from valetkey.kube.session import open_session, server
 

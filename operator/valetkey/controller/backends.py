@@ -16,7 +16,7 @@ from valetkey.kinds.accessrequest import AccessRequest, RequestStatus
 from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import Order, TaskGrant
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.api import Api, ApiError, Json
 
 
 class Record(Protocol):

@@ -29,7 +29,7 @@ from valetkey.kinds.taskgrant import (
     TaskGrant,
 )
 from valetkey.kube import paths
-from valetkey.kube.client import ApiError, Json, RewoundError
+from valetkey.kube.api import ApiError, Json, RewoundError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.claims import check_claims
 from valetkey.policy.decide import Approved, Denied

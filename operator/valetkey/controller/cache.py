@@ -12,7 +12,7 @@ from valetkey.controller.queue import Key
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import TaskGrant
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 from valetkey.kube.pods import FINAL, Pod
 from valetkey.reasons import Reason
 

@@ -13,7 +13,7 @@ from valetkey.errors import UnavailableError
 from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import GrantEnd, TaskGrant
 from valetkey.kube import paths
-from valetkey.kube.client import ApiError
+from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import both
 from valetkey.kube.pods import parse
 from valetkey.reasons import Reason, place_of

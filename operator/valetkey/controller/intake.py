@@ -13,7 +13,7 @@ from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube import pods
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 
 _logger = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.base import FORCED_BECAUSE, FORCED_BY, REQUEST_LABEL
 from valetkey.kube import crds, guards
-from valetkey.kube.client import Api, Json, RewoundError
+from valetkey.kube.api import Api, Json, RewoundError
 from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
 from valetkey.reasons import Reason

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from valetkey.controller.status import conditions
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError
+from valetkey.kube.api import Api, ApiError
 from valetkey.policy.compile import CompiledPolicy, Uncompiled
 from valetkey.reasons import Reason
 

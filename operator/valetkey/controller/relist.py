@@ -16,7 +16,7 @@ from valetkey.controller.queue import Key
 from valetkey.controller.surroundings import Surroundings
 from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.api import Api, ApiError, Json
 
 EVERY: Final = timedelta(seconds=30)
 SETTLES_AFTER: Final = timedelta(seconds=1)

@@ -20,7 +20,7 @@ from valetkey.errors import UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import Metadata
 from valetkey.kube import paths
-from valetkey.kube.client import ApiError
+from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
 from valetkey.kube.leader import Leadership
 from valetkey.reasons import Reason, word

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from valetkey.kinds.agentpolicy import AgentPolicy, PolicySpec
 from valetkey.kinds.base import Metadata
 from valetkey.kube import crds, guards, paths
-from valetkey.kube.client import Api, ApiError, Json
+from valetkey.kube.api import Api, ApiError, Json
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled, compile_policy
 from valetkey.policy.facts import RoleRule
 from valetkey.reasons import Reason

@@ -13,7 +13,7 @@ from valetkey.errors import AccessError, UnavailableError
 from valetkey.issuers.base import Found, Issuer
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube import paths
-from valetkey.kube.client import ApiError, RewoundError
+from valetkey.kube.api import ApiError, RewoundError
 
 AT_ONCE: Final = 16
 """Orphans removed side by side."""

@@ -33,7 +33,7 @@ from valetkey.controller.steps import (
 )
 from valetkey.controller.views import Views
 from valetkey.errors import AccessError, InvalidError, NotReadyError, UnavailableError
-from valetkey.kube.client import ApiError, RewoundError, unavailable
+from valetkey.kube.api import ApiError, RewoundError, unavailable
 from valetkey.policy.decide import Undecided
 from valetkey.reasons import Reason
 

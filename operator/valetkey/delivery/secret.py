@@ -13,7 +13,7 @@ from valetkey.kinds.base import API_VERSION, GRANT_ANNOTATION, REQUEST_LABEL, SE
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.taskgrant import MadeObject, PlacedSecret, TaskGrant
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json, namespace_goes, unavailable
+from valetkey.kube.api import Api, ApiError, Json, namespace_goes, unavailable
 from valetkey.kube.pods import DEFAULT_VOLUME, Pod
 from valetkey.reasons import Reason
 

@@ -19,7 +19,7 @@ from valetkey.kinds.access import Scope
 from valetkey.kinds.credential import Credential, Secret
 from valetkey.kinds.taskgrant import KubernetesPlan, MadeObject, Order, Plan, PlannedObject
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json, unavailable
+from valetkey.kube.api import Api, ApiError, Json, unavailable
 from valetkey.kube.concurrency import all_of, both
 from valetkey.reasons import Reason
 

@@ -10,7 +10,7 @@ from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kinds.taskgrant import MadeObject, PlannedObject
 from valetkey.kube import paths
-from valetkey.kube.client import Api, ApiError, Json, namespace_goes, unavailable
+from valetkey.kube.api import Api, ApiError, Json, namespace_goes, unavailable
 from valetkey.reasons import Reason
 
 _OWNER: Final = re.compile(r"[0-9a-f-]{36}")

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from valetkey.kinds.base import VERSION
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 
 
 def load() -> Mapping[str, Json]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 
 KINDS: Final = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 

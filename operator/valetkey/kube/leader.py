@@ -17,7 +17,7 @@ from typing import Final
 
 from valetkey.kinds.base import API_VERSION, format_time
 from valetkey.kube import paths
-from valetkey.kube.client import ApiError, Json, WatchApi
+from valetkey.kube.api import ApiError, Json, WatchApi
 from valetkey.kube.clock import boot_time
 
 TTL: Final = timedelta(seconds=5)

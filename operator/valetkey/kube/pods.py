@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 
 DEFAULT_VOLUME: Final = "valetkey"
 FINAL: Final = frozenset({"Succeeded", "Failed"})

@@ -7,7 +7,7 @@ import pytest
 from tests.properties.world import World
 from valetkey.cli import uninstall
 from valetkey.kinds.base import REVOKE_FINALIZER
-from valetkey.kube.client import ApiError
+from valetkey.kube.api import ApiError
 
 BINDING = "request-attest.valetkey.dev"
 

@@ -16,7 +16,7 @@ from tests.properties import life as given
 from tests.properties.world import World
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import SECRET_TYPE
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 from valetkey.reasons import Reason
 
 T = TypeVar("T")

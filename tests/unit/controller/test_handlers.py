@@ -25,7 +25,7 @@ from valetkey.controller.intake import Intake
 from valetkey.controller.operator import Operator
 from valetkey.controller.queue import Key
 from valetkey.controller.relist import Relist
-from valetkey.kube.client import Json, RewoundError
+from valetkey.kube.api import Json, RewoundError
 from valetkey.kube.clock import Clock
 from valetkey.kube.leader import TTL, Leadership
 from valetkey.settings import Settings

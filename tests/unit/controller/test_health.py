@@ -21,7 +21,7 @@ from valetkey.audit.record import Log
 from valetkey.controller import health, relist
 from valetkey.controller.health import LATELY, Health
 from valetkey.errors import UnavailableError
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 
 
 class Clock:

@@ -10,7 +10,7 @@ import pytest
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from valetkey.controller.endings import TRIES
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 
 
 class Down(World):

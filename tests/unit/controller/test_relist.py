@@ -14,7 +14,7 @@ from tests.properties.world import World
 from tests.unit.controller.test_trust import begun, turn
 from valetkey.controller import relist
 from valetkey.controller.relist import Relist
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 
 
 def reads(world: World) -> list[str]:

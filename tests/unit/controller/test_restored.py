@@ -16,7 +16,7 @@ from tests.properties.world import World
 from tests.unit.controller.test_handlers import operator_of
 from valetkey.audit import history
 from valetkey.controller.queue import Key
-from valetkey.kube.client import RewoundError
+from valetkey.kube.api import RewoundError
 
 LEADER = {"metadata": {"name": "valetkey", "namespace": "valetkey-system"}}
 

@@ -14,7 +14,7 @@ from tests.properties.world import World
 from valetkey.controller.sweep import Sweep
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 
 OWNER = "9d8f0000-0000-4000-8000-000000000000"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from valetkey.kinds.base import REQUEST_LABEL
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 from valetkey.reasons import Reason
 
 

@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 
 from valetkey.kube import client as client_module
-from valetkey.kube.client import ApiError, Client, Json, RewoundError
+from valetkey.kube.api import ApiError, Json, RewoundError
+from valetkey.kube.client import Client
 from valetkey.kube.clock import Clock
 from valetkey.kube.session import TokenFile
 

@@ -9,7 +9,7 @@ import pytest
 
 from valetkey.kinds.schema import KINDS, crd
 from valetkey.kube import crds
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 
 NAME = "taskgrants.valetkey.dev"
 LIVE = {body["metadata"]["name"]: body for body in map(crd, KINDS)}

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 from valetkey.kube.guards import Guards, compare, identify, load
 
 CREATED = "2026-11-23T14:00:00Z"

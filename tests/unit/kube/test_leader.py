@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from valetkey.kube.client import ApiError, Json
+from valetkey.kube.api import ApiError, Json
 from valetkey.kube.leader import Leadership, LostError
 
 TTL = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.properties.life import pod
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 from valetkey.kube.pods import parse
 
 
