@@ -12,7 +12,7 @@ from tests.properties.life import Process, policy, request
 from tests.properties.world import World
 from tests.unit.controller.test_trust import begun, finished, turn
 from valetkey.kinds.base import REQUEST_LABEL
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 
 
 def opened(world: World, change: Callable[[Json], Any]) -> None:

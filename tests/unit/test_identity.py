@@ -13,7 +13,7 @@ from valetkey import identity
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.identity import Identity
-from valetkey.kube.client import Json
+from valetkey.kube.api import Json
 from valetkey.reasons import Reason
 
 
