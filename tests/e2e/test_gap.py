@@ -5,31 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-from tests.cluster.api import Api, Json, unique, until
+from tests.cluster.api import Json, unique, until
 from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED
+from tests.e2e.gap import without
 
-BINDINGS = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
 POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
-
-
-@asynccontextmanager
-async def without(api: Api, guard: str) -> AsyncIterator[None]:
-    """A time in which a guard is not bound."""
-    path = f"{BINDINGS}/{guard}.valetkey.dev"
-    status, binding = await api.get(path)
-    assert status == 200, binding
-    await api.gone(path)
-    await asyncio.sleep(1.5)  # the API server goes on enforcing it for a second
-    try:
-        yield
-    finally:
-        metadata = {key: binding["metadata"][key] for key in ("name", "labels", "annotations")}
-        await api.made(BINDINGS, {**binding, "metadata": metadata})
-        await asyncio.sleep(4.5)  # enforced within a second, and trusted three seconds later
 
 
 async def test_a_missing_guard_is_noticed_and_requests_of_the_gap_are_never_granted(agent: Agent) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from tests.properties.life import Process, policy, request
+from tests.cluster.api import until
+from tests.properties.life import Process, pod, policy, request
 from tests.properties.world import World
+from tests.unit.controller.test_handlers import operator_of
 from tests.unit.controller.test_trust import begun, finished, turn
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube.api import Json
@@ -160,3 +164,40 @@ async def test_a_request_says_when_its_credential_is_dead_without_the_operator()
     issued = datetime.fromisoformat(grant["status"]["credential"]["issuedAt"])
     dead = datetime.fromisoformat(asked["status"]["deadAt"])
     assert dead - issued == timedelta(seconds=670), "600 s, a minute of leeway, and ten seconds of cache"
+
+
+async def test_a_binding_whose_label_was_taken_off_is_not_taken_for_gone() -> None:
+    world, process = begun("r")
+    await turn(process)
+    (binding,) = world.of("RoleBinding")
+    place = (binding["metadata"]["namespace"], binding["metadata"]["name"])
+    world.change("RoleBinding", *place, {"metadata": {"labels": None, "finalizers": ["tenants.example.com/held"]}})
+    (grant,) = world.of("TaskGrant")
+    await world.delete("/apis/valetkey.dev/v1alpha1/namespaces/shop/taskgrants/r", uid=grant["metadata"]["uid"])
+    await turn(process)
+    assert not world.of("RoleBinding") or world.of("TaskGrant"), "the grant goes only after its binding"
+    await turn(process, 3)
+    assert not world.of("RoleBinding")
+    assert not world.of("TaskGrant")
+
+
+@pytest.mark.parametrize("at", [None, "tomorrow", "2026-01-01T00:00:00", "9999-01-01T00:00:00Z", 7])
+async def test_a_restore_that_nobody_can_have_found_ends_nothing(tmp_path: Path, at: object) -> None:
+    record = {"reason": "StoreRestored"} | ({} if at is None else {"at": at})
+    world = World()
+    world.now = datetime.now(UTC) - timedelta(minutes=1)
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    operator, settings = operator_of(world, tmp_path, targets=("shop",))
+    (settings.log_directory / "forged.jsonl").write_bytes(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+    world.now = datetime.now(UTC) - timedelta(seconds=30)
+    world.add("AccessRequest", request("r", world.add("Pod", pod("one")), "15m", "valetkey-one-a", world.now))
+    try:
+        await operator.start(lambda: None)
+
+        async def granted() -> bool:
+            return bool(world.live_tokens())
+
+        await until(granted, "the request to be granted", seconds=5)
+    finally:
+        await operator.stop()

@@ -1,4 +1,4 @@
-"""The threat model is a promise: the tests that it names exist, and it speaks of every guard."""
+"""The threat model is a promise: the tests that it and the README name exist, and it speaks of every guard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THREATS = (CHART / "THREATS.md").read_text()
 COLUMNS = "| Threat | Target | Invariant | Mitigation | Test that holds it |"
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 NAMED: dict[str, set[str]] = defaultdict(set)
-for found in TEST.finditer(THREATS):
+for found in TEST.finditer(THREATS + (ROOT / "README.md").read_text()):
     NAMED[found[1]].add(found[2])
 
 

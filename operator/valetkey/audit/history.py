@@ -84,11 +84,20 @@ def past(directory: Path, uids: Set[str], *, since: datetime) -> Past:
             for line in lines:
                 record = (_record(line) if _LIKELY.search(line) else None) or {}
                 if record.get("reason") == RESTORED:
-                    restored = max(filter(None, (restored, datetime.fromisoformat(record["at"]))))
+                    restored = max(filter(None, (restored, _time(record))), default=None)
                 elif record.get("reason") in _OVER:
                     known = {str(record.get("request_uid")), str(record.get("grant"))} & uids
                     ended |= dict.fromkeys(known, str(record.get("end", "")))
     return Past(ended, restored)
+
+
+def _time(record: Record) -> datetime | None:
+    """When a record was written; None of one that no writer of ours wrote."""
+    try:
+        at = datetime.fromisoformat(str(record.get("at")))
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None
 
 
 def _chain(path: Path) -> Iterator[Record | Broken]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from valetkey.audit import history
 from valetkey.controller.backends import Backends
@@ -25,6 +26,8 @@ from valetkey.kube.concurrency import all_of
 from valetkey.kube.leader import Leadership
 from valetkey.reasons import Reason, word
 
+_AHEAD: Final = timedelta(seconds=10)
+"""How far another replica's time may be ahead of ours."""
 _logger = logging.getLogger(__name__)
 
 
@@ -58,7 +61,7 @@ class Restored:
         back = {uid: past.ended[body.uid] for uid, body in live.items() if body.uid in past.ended}
         known = {**back, **{uid: past.ended[uid] for uid in asked if uid in past.ended}}
         cache.over = {uid: word(end) or Reason.GRANT_DELETED for uid, end in known.items()}
-        at = past.restored
+        at = None if past.restored is None or self._yet_to_come(past.restored) else past.restored
         if back:
             at = self._backends.clock()
             await self._write_down(f"{len(back)} grants are there that had gone; what was made before ends")
@@ -70,10 +73,19 @@ class Restored:
         await all_of(*(self._read(asked[uid]) for uid in asked.keys() & (older | known.keys())))
 
     def _said(self, at: datetime) -> None:
+        """Takes in what somebody has found; a time to come would end whatever is made until then."""
         cache = self._backends.cache
+        if self._yet_to_come(at):
+            return
         if cache.restored is None or at > cache.restored:
             cache.restored = at
             self._changed()
+
+    def _yet_to_come(self, at: datetime) -> bool:
+        later = at > self._backends.clock() + _AHEAD
+        if later:
+            _logger.error("a restore is said to have been at %s, which is yet to come: none of ours says so", at)
+        return later
 
     async def _past(self, live: Mapping[str, Metadata], asked: Mapping[str, Metadata]) -> history.Past:
         since = min(body.creation_timestamp for body in (*live.values(), *asked.values()))

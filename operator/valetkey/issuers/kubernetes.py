@@ -114,7 +114,7 @@ class KubernetesIssuer:
         owner = plan.kubernetes.account.name.removeprefix("valetkey-").removeprefix("t-")
         try:
             await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
-            await all_of(*(self._objects.prove_absent(owner, entry) for entry in objects))
+            await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in objects))
         except ApiError as error:
             raise unavailable(error, Reason.REVOCATION_PENDING) from error
         return "Absent"
@@ -138,7 +138,7 @@ class KubernetesIssuer:
         entry = _planned(made.kind, made.namespace, made.name)
         try:
             await self._objects.remove(owner, entry, made.uid)
-            await self._objects.prove_absent(owner, entry, made.uid)
+            await self._objects.prove_absent(owner, entry, made.uid, alone=True)
         except ApiError as error:
             raise unavailable(error, Reason.REVOCATION_PENDING) from error
 

@@ -57,7 +57,7 @@ class Objects:
 
     async def remove(self, owner: str, entry: PlannedObject, uid: str | None) -> None:
         """Deletes an object, by the uid that was recorded or else the one that is found."""
-        uid = uid or await self._uid(owner, entry)
+        uid = uid or await self._uid(owner, entry, None)
         if uid is None:
             return
         try:
@@ -67,10 +67,10 @@ class Objects:
             if not (error.conflict or await self._gone_with_namespace(entry, error)):
                 raise
 
-    async def prove_absent(self, owner: str, entry: PlannedObject, uid: str | None = None) -> None:
-        """Reads that an object is gone, of that uid if one is given; raises UnavailableError where it is not."""
-        left = await self._uid(owner, entry)
-        if left is None or uid not in (None, left):
+    async def prove_absent(self, owner: str, entry: PlannedObject, known: str | None, *, alone: bool = False) -> None:
+        """Reads that an object is gone, or with `alone` the one of the `known` uid; raises UnavailableError if not."""
+        left = await self._uid(owner, entry, known)
+        if left is None or (alone and left != known):
             return
         path = paths.item(entry.kind, entry.namespace, entry.name)
         await self._api.delete(path, uid=left)
@@ -111,7 +111,8 @@ class Objects:
                 # Gone in between: it is tried again.
                 raise (error if missing.not_found else missing) from error
 
-    async def _uid(self, owner: str, entry: PlannedObject) -> str | None:
+    async def _uid(self, owner: str, entry: PlannedObject, known: str | None) -> str | None:
+        """The uid of an object if it is the owner's: by its label or, where that was taken off, by the `known` uid."""
         try:
             found = await self._api.get(paths.item(entry.kind, entry.namespace, entry.name))
         except ApiError as error:
@@ -119,7 +120,8 @@ class Objects:
                 return None
             raise
         metadata = found["metadata"]
-        return metadata["uid"] if metadata.get("labels", {}).get(REQUEST_LABEL) == owner else None
+        uid: str = metadata["uid"]
+        return uid if uid == known or metadata.get("labels", {}).get(REQUEST_LABEL) == owner else None
 
     async def _gone_with_namespace(self, entry: PlannedObject, error: ApiError) -> bool:
         """Whether a request was refused only because the namespace is gone, and with it the operator's rights there."""

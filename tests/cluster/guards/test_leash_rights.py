@@ -243,6 +243,20 @@ async def test_the_operator_deletes_no_role_or_binding_of_others(api: Api, world
         refused(await api.delete(path, by=loose), "operator-rights", "carries the label valetkey.dev/request")
 
 
+async def test_a_tenant_who_takes_the_label_off_does_not_keep_the_operator_from_deleting(
+    api: Api, world: World, loose: Caller
+) -> None:
+    request_uid = str(uuid.uuid4())
+    for kind, body in (("roles", role(request_uid)), ("rolebindings", binding(request_uid))):
+        made = await api.made(f"{RBAC}/namespaces/shop/{kind}", body, by=loose)
+        path = f"{RBAC}/namespaces/shop/{kind}/{made['metadata']['name']}"
+        stripped = {"metadata": {"labels": None, "finalizers": ["tests.valetkey.dev/held"]}}
+        accepted(await api.patch(path, stripped))
+        accepted(await api.delete(path, by=loose))
+        accepted(await api.patch(path, {"metadata": {"finalizers": None}}, by=loose))
+        assert (await api.get(path))[0] == 404
+
+
 async def test_the_operator_itself_holds_the_ceiling_and_cannot_exceed_it(api: Api, world: World) -> None:
     request_uid, operator = str(uuid.uuid4()), world.tokens["operator"]
     roles = f"{RBAC}/namespaces/shop/roles"

@@ -183,6 +183,15 @@ async def test_nobody_else_writes_credentials(api: Api, world: World, delivery: 
     accepted(await api.patch(path, {"metadata": {"finalizers": None}}, by=everything(COLLECTOR.user)))
 
 
+async def test_no_secret_of_another_type_takes_the_name_that_a_pod_mounts(api: Api, world: World) -> None:
+    body = {"metadata": {"name": unique("valetkey-fake")}, "stringData": {"kubeconfig": "theirs"}}
+    for caller in (world.editor, ADMIN):
+        refused(await api.post(SECRETS, body, by=caller), "operator-writes", "credential secrets are written by")
+    generated = {"metadata": {"generateName": "valetkey-"}, "stringData": {"kubeconfig": "theirs"}}
+    refused(await api.post(SECRETS, generated, by=world.editor), "operator-writes")
+    accepted(await api.post("/api/v1/namespaces/shop/secrets?dryRun=All", body, by=world.editor))
+
+
 async def test_other_secrets_are_nobodys_business(api: Api, world: World) -> None:
     name = unique("plain")
     accepted(await api.post(SECRETS, {"metadata": {"name": name}, "stringData": {"a": "b"}}, by=world.editor))

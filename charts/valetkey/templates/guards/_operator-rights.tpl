@@ -43,6 +43,11 @@ variables:
 - name: uid
   expression: >-
     variables.target.metadata.?labels[?"valetkey.dev/request"].orValue("")
+# A tenant who takes the label off must not keep it from being deleted: then the name is enough.
+- name: leaving
+  expression: >-
+    (request.operation == "DELETE" || (variables.update && has(oldObject.metadata.deletionTimestamp)))
+    && variables.target.metadata.name.matches("^valetkey-(t-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-[0-9]{1,2})?$")
 - name: accounts
   expression: >-
     [{{ join ", " $accounts }}]
@@ -62,13 +67,13 @@ validations:
   message: the valetkey operator requests tokens for the API server alone
 {{- end }}
 - expression: >-
-    variables.token || variables.uid.matches("^[0-9a-f-]{36}$")
+    variables.token || variables.leaving || variables.uid.matches("^[0-9a-f-]{36}$")
   message: what the valetkey operator writes for a grant carries the label valetkey.dev/request with the request's uid
-- expression: "!variables.account || variables.target.metadata.name in variables.accounts"
+- expression: "!variables.account || variables.leaving || variables.target.metadata.name in variables.accounts"
   message: >-
     an account of a grant is named valetkey-<request uid>{{ if .Values.grantable.podTemplates }} or valetkey-t-<request uid>{{ else
     }}; the risk PodTemplates is not handed out, unless the chart's grantable.podTemplates says so{{ end }}
-- expression: '!variables.rbac || variables.target.metadata.name.startsWith("valetkey-" + variables.uid + "-")'
+- expression: '!variables.rbac || variables.leaving || variables.target.metadata.name.startsWith("valetkey-" + variables.uid + "-")'
   message: Roles and bindings of a grant are named valetkey-<request uid>-…
 - expression: >-
     !variables.rbac || !(request.?namespace.orValue("") in ["{{ $grants }}", "{{ .Release.Namespace }}", "kube-system"])

@@ -9,11 +9,12 @@ matchConstraints:
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [taskgrants]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [secrets]}
 matchConditions:
-# The operator's own Secrets are judged by operator-delivery.
+# The operator's own Secrets are judged by operator-delivery. A name that a pod could mount for a credential is nobody else's either.
 - name: ours
   expression: >-
-    request.resource.group == "valetkey.dev"
-    || (object.?type.orValue("") == "valetkey.dev/credential" && request.userInfo.username != "{{ include "valetkey.operatorUser" . }}")
+    request.resource.group == "valetkey.dev" || (request.userInfo.username != "{{ include "valetkey.operatorUser" . }}"
+    && (object.?type.orValue("") == "valetkey.dev/credential"
+    || (object.metadata.?name.orValue("").startsWith("valetkey-") && request.namespace in {{ toJson .Values.agentNamespaces }})))
 variables:
 {{ include "valetkey.collectorVariable" . }}
 - name: operator

@@ -1,0 +1,38 @@
+"""The short form of the story: every fault once, on a control plane of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.__main__ import show
+from tests.chaos.story import RESTORE, Outcome, tell
+from tests.chaos.world import ChaosWorld
+from tests.cluster.local.cluster import Cluster
+
+SEED = 1
+
+
+@pytest.mark.timeout(480)
+async def test_no_credential_is_leaked_whatever_happens_to_the_operator_and_its_cluster(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if cluster.source != "built":
+        pytest.skip("chaos kills its own control plane, which only the built cluster has the programs for")
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"chaos: {text}")
+
+    async with ChaosWorld(say, seed=SEED) as world:
+        outcome = await tell(world, grants=0)
+    with capsys.disabled():
+        show(outcome)
+    _check(outcome)
+
+
+def _check(outcome: Outcome) -> None:
+    assert outcome.leaked == []
+    assert outcome.grants > 100, "so few prove nothing"
+    assert outcome.kills > 5
+    cut_short = {row.phase: row.cut_short for row in outcome.rows if row.cut_short and row.phase != RESTORE}
+    assert not cut_short, "only a restored store ends what lives before its end"
