@@ -5,26 +5,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime
 
-from tests.bench import containers, many, one
+from tests.bench import containers, crowd, ends, failover, flood, many, one, rows
 from tests.bench.rig import Rig
-from tests.bench.table import Row, beside, p50, p99, save, show
+from tests.bench.table import Row, save, show
 from tests.cluster.audit_log import count
 from tests.cluster.local import images
 from tests.cluster.local.cluster import Cluster, up
 from tests.cluster.local.places import AUDIT_LOG, ROOT, LocalClusterError
 
 ROUNDS = 5
-CALLS = 26
-"""What chain.md lists."""
+PARTS = ("crowd", "thousand", "one", "burst", "ends", "flood", "failover", "containers")
+"""Those that measure memory first, for it is to be that of live grants, not of the history that the others leave."""
 
 
 def main() -> int:
     """Measures, shows and saves; 1 where a goal is not met."""
     arguments = argparse.ArgumentParser(prog="python -m tests.bench")
     arguments.add_argument("--quick", action="store_true", help="few samples, to try it out: no figure to quote")
-    arguments.add_argument("--only", choices=["one", "burst", "containers", "thousand"], action="append")
+    arguments.add_argument("--only", choices=PARTS, action="append")
     chosen = arguments.parse_args()
     try:
         cluster = up(say)
@@ -35,35 +36,39 @@ def main() -> int:
     except LocalClusterError as error:
         say(f"no cluster, so no figures: {error}")
         return 1
-    rows: list[Row] = []
+    measured: list[Row] = []
     try:
-        asyncio.run(measure(cluster, rows, quick=chosen.quick, only=chosen.only))
+        asyncio.run(measure(cluster, measured, quick=chosen.quick, only=chosen.only or PARTS))
     finally:
-        show(rows)
-        save(rows, ROOT / "build" / "bench.json")
-    return 0 if all(row.met for row in rows) else 1
+        show(measured)
+        save(measured, ROOT / "build" / "bench.json")
+    return 0 if all(row.met for row in measured) else 1
 
 
-async def measure(cluster: Cluster, rows: list[Row], *, quick: bool, only: list[str] | None) -> None:
-    """Adds all rows, or those that are asked for, as they are measured."""
+async def measure(cluster: Cluster, measured: list[Row], *, quick: bool, only: Collection[str]) -> None:
+    """Adds the rows that are asked for, as they are measured."""
     async with Rig(cluster, say) as rig:
         died: list[float] = []
-        if not only or "thousand" in only:
-            # First, for the memory is to be that of live grants, not of the history that the other rows leave.
-            rows += _of_thousand(await many.thousand(rig, 100 if quick else 1000))
-        if not only or {"one", "containers"} & set(only):
+        if "crowd" in only:
+            measured += rows.of_crowd(await crowd.measure(rig, 1000 if quick else 10_000))
+        if "thousand" in only:
+            measured += rows.of_thousand(await many.thousand(rig, 100 if quick else 1000))
+        if {"one", "containers"} & set(only):
             times = await one.measure(rig, 20 if quick else 300)
             died = times["dead"]
-            rows += [
-                beside("request → credential readable", 50, times["ready"], times["bare ready"], 1.15),
-                beside("request → credential readable", 99, times["ready"], times["bare ready"], 1.5),
-                beside("outcome → 403", 50, times["dead"], times["bare dead"], 1.5),
-                _p99_of_death(times["dead"], times["bare dead"]),
-            ]
-        if not only or "burst" in only:
-            rows += await _burst(rig, 60 if quick else 300)
-        if not only or "containers" in only:
-            rows += _of_containers(await containers.measure(rig, 5 if quick else 30), died)
+            measured += rows.of_one(times)
+        if "burst" in only:
+            measured += await _burst(rig, 60 if quick else 300)
+        if "ends" in only:
+            for number, rounds in ((20, 1),) if quick else ((100, 3), (1000, 1)):
+                agents = await many.agents(rig, number, f"ends-{number}")
+                measured += rows.of_ends(number, [await ends.measure(rig, agents, round_) for round_ in range(rounds)])
+        if "flood" in only:
+            measured += rows.of_flood(*await flood.measure(rig, 1000 if quick else 10_000, 20 if quick else 200))
+        if "failover" in only:
+            measured += rows.of_failover(*await failover.measure(rig, 2 if quick else 10))
+        if "containers" in only:
+            measured += rows.of_containers(await containers.measure(rig, 5 if quick else 30), died)
 
 
 def _now() -> str:
@@ -84,92 +89,9 @@ async def _burst(rig: Rig, number: int) -> list[Row]:
             bare = await many.bare_burst(rig, agents, round_)
         rounds.append((ours / bare, ours, bare))
     counted = count(AUDIT_LOG, since, until)
-    each = sum(counted.values()) / number
     for name, times in sorted(counted.items()):
         say(f"  {times:6} {name}")
-    ratio, ours, bare = sorted(rounds)[ROUNDS // 2]
-    return [
-        Row(
-            figure=f"{number} requests at once, none lost, none twice: median of {len(rounds)} rounds",
-            valetkey=f"{ours:.1f}/s",
-            bare=f"{bare:.1f}/s",
-            ratio=ratio,
-            goal="≥ 0.9 ×",
-            met=ratio >= 0.9,
-            samples={"valetkey": [ours for _, ours, _ in rounds], "bare": [bare for *_, bare in rounds]},
-        ),
-        Row(
-            figure="API calls of one grant, from beginning to end",
-            valetkey=f"{each:.1f}",
-            bare=str(CALLS),
-            ratio=each / CALLS,
-            goal=f"≤ {CALLS}",
-            met=round(each, 1) <= CALLS,  # a few live reads of the relist are among them
-        ),
-    ]
-
-
-def _p99_of_death(ours: list[float], bare: list[float]) -> Row:
-    row = beside("outcome → 403", 99, ours, bare, 2)
-    if p99(bare) >= 50:
-        return row
-    return Row(**{**vars(row), "goal": "≤ 2 ×, ≤ 100 ms", "met": row.met and p99(ours) <= 100})
-
-
-def _of_containers(times: containers.Containers, died: list[float]) -> list[Row]:
-    return [
-        Row(
-            figure=f"container exits → 403, max of {len(times.exit)}",
-            valetkey=f"{max(times.exit):.0f} ms (p50 {p50(times.exit):.0f})",
-            goal="≤ 2000 ms",
-            met=max(times.exit) <= 2000,
-            samples={"valetkey": times.exit},
-        ),
-        Row(
-            figure="pod status at the API → 403, p50, beside outcome → 403",
-            valetkey=f"{p50(times.status):.1f} ms (max {max(times.status):.1f})",
-            bare=f"{p50(died):.1f} ms",
-            ratio=p50(times.status) / p50(died),
-            goal="≤ 1.5 ×",
-            met=p50(times.status) <= 1.5 * p50(died),
-            samples={"valetkey": times.status},
-        ),
-        Row(
-            figure=f"Secret created → file in the container, p50 of {len(times.file)}",
-            valetkey=f"{p50(times.file):.0f} ms (max {max(times.file):.0f})",
-            goal="≤ 1000 ms",
-            met=p50(times.file) <= 1000,
-            samples={"valetkey": times.file},
-        ),
-    ]
-
-
-def _of_thousand(live: many.Thousand) -> list[Row]:
-    number = len(live.handed)
-    most = 20 + p99(live.syncs)
-    return [
-        Row(
-            figure=f"TTL reached → key handed to a worker, {number} live, p99",
-            valetkey=f"{p99(live.handed):.1f} ms (p50 {p50(live.handed):.1f})",
-            goal="≤ 20 ms",
-            met=p99(live.handed) <= 20,
-            samples={"valetkey": live.handed},
-        ),
-        Row(
-            figure="TTL reached → first write at the API, p99",
-            valetkey=f"{p99(live.written):.1f} ms (p50 {p50(live.written):.1f})",
-            bare=f"sync {p99(live.syncs):.1f} ms",
-            goal=f"≤ {most:.1f} ms",
-            met=p99(live.written) <= most,
-            samples={"valetkey": live.written, "bare": live.syncs},
-        ),
-        Row(
-            figure=f"operator memory at {number} live grants",
-            valetkey=f"{live.memory:.0f} MB",
-            goal="≤ 120 MB",
-            met=live.memory <= 120,
-        ),
-    ]
+    return rows.of_burst(number, rounds, sum(counted.values()) / number)
 
 
 def say(text: str) -> None:

@@ -26,10 +26,10 @@ Agents = Sequence[tuple[Json, str]]
 """Pods and their tokens."""
 
 
-async def agents(rig: Rig, number: int) -> Agents:
+async def agents(rig: Rig, number: int, prefix: str = "burst") -> Agents:
     """So many pods that may ask."""
     rig.say(f"{number} at once: pods and tokens")
-    pods = await rig.pods("burst", number)
+    pods = await rig.pods(prefix, number)
     return list(zip(pods, await spread(16, [rig.token(pod) for pod in pods]), strict=True))
 
 
@@ -113,7 +113,7 @@ async def thousand(rig: Rig, number: int) -> Thousand:
         if len(listed["items"]) != number:
             raise RuntimeError(f"{len(listed['items'])} of {number} live at once: the machine is too slow for {PACE}/s")
         due = {grant["metadata"]["name"]: grant["spec"]["order"]["notAfter"] for grant in listed["items"]}
-        memory = _memory(rig.operator_pid())
+        memory = resident(rig.operator_pid())
         rig.say(f"{number} live grants: waiting for their time")
         syncs: list[float] = []
         syncing = asyncio.create_task(_syncs(rig, syncs))
@@ -122,10 +122,10 @@ async def thousand(rig: Rig, number: int) -> Thousand:
         syncing.cancel()
     said = {record["request"]: record["at"] for record in rig.records() if record["reason"] == "TTLReached"}
     ended = {name: said[f"{AGENTS}/{name}"] for name in names}
-    written = _first_writes(AUDIT_LOG, due)
+    written = first_writes(AUDIT_LOG, due)
     return Thousand(
-        handed=[_milliseconds(due[name], ended[name]) for name in names],
-        written=[_milliseconds(due[name], written[name]) for name in names],
+        handed=[milliseconds(due[name], ended[name]) for name in names],
+        written=[milliseconds(due[name], written[name]) for name in names],
         memory=memory,
         syncs=syncs,
     )
@@ -139,7 +139,7 @@ async def _syncs(rig: Rig, took: list[float]) -> None:
         await asyncio.sleep(0.05)
 
 
-def _first_writes(audit_log: Path, due: dict[str, str]) -> dict[str, str]:
+def first_writes(audit_log: Path, due: dict[str, str]) -> dict[str, str]:
     """When the first status of each grant's end came in at the API server."""
     found: dict[str, str] = {}
     for event in operators(audit_log):
@@ -159,10 +159,12 @@ async def _each_once(rig: Rig, names: list[str]) -> None:
         raise RuntimeError(f"{len(set(ids))} credentials for {len(names)} requests; not once: {twice[:5]}")
 
 
-def _memory(pid: int) -> float:
+def resident(pid: int) -> float:
+    """Megabytes that a process holds."""
     status: Json = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(status["VmRSS"].split()[0]) / 1024
 
 
-def _milliseconds(earlier: str, later: str) -> float:
+def milliseconds(earlier: str, later: str) -> float:
+    """From one time to another, both as RFC 3339 has them."""
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds() * 1000

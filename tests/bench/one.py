@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import Callable
 
 from tests.bench.requests import copied, grant, request
 from tests.bench.rig import OURS, Rig
@@ -25,19 +26,23 @@ def removed(kind: str, body: Json) -> str | None:
     return str(body["metadata"]["name"]) if kind == "DELETED" else None
 
 
-async def measure(rig: Rig, number: int) -> dict[str, list[float]]:
-    """Milliseconds from request to credential and from outcome to refusal, of both sides."""
+async def measure(
+    rig: Rig, number: int, prefix: str = "one", *, until: Callable[[], bool] = lambda: False
+) -> dict[str, list[float]]:
+    """Milliseconds from request to credential and from outcome to refusal, of both sides; `until` may end it sooner."""
     times: dict[str, list[float]] = {key: [] for key in ("ready", "bare ready", "dead", "bare dead")}
-    pod = await rig.pod("one")
+    pod = await rig.pod(prefix)
     token = await rig.token(pod)
     async with Watcher(rig.server, SECRETS, added) as secrets, Watcher(rig.server, GRANTS, removed) as gone:
         for index in range(number):
+            if until():
+                break
             if index % 50 == 0:
-                rig.say(f"one at a time: {index} of {number}")
-            ready, dead = await _valetkey(rig, f"one-{index}", pod, token, secrets, gone)
+                rig.say(f"one at a time ({prefix}): {index} of {number}")
+            ready, dead = await _valetkey(rig, f"{prefix}-{index}", pod, token, secrets, gone)
             times["ready"].append(ready)
             times["dead"].append(dead)
-            ready, dead = await _bare(rig, f"bare-{index}", pod, token, secrets)
+            ready, dead = await _bare(rig, f"bare-{prefix}-{index}", pod, token, secrets)
             times["bare ready"].append(ready)
             times["bare dead"].append(dead)
     return times
@@ -45,11 +50,12 @@ async def measure(rig: Rig, number: int) -> dict[str, list[float]]:
 
 async def _valetkey(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher, gone: Watcher) -> tuple[float, float]:
     path = f"{OURS}/namespaces/{AGENTS}/accessrequests"
-    secrets.forget("valetkey-one")
+    place = f"valetkey-{pod['metadata']['name']}"
+    secrets.forget(place)
     body = request(name, pod, token)
     sent = time.perf_counter()
     await rig.server.send("POST", path, body, token=token)
-    seen, secret = await secrets.when("valetkey-one")
+    seen, secret = await secrets.when(place)
     credential = base64.b64decode(secret["data"]["token"]).decode()
     await asyncio.sleep(0.05)  # its status is written by then, as an agent's first work would be
     await rig.server.status(f"/api/v1/namespaces/{AGENTS}", credential)

@@ -10,9 +10,10 @@ from tests.bench.server import AGENTS, SHOP
 from tests.cluster.api import Json
 
 
-def request(name: str, pod: Json, token: str, ttl: str = "5m") -> Json:
-    """A request as its client fills it in."""
-    meta, claims = pod["metadata"], _claims(token)
+def request(name: str, pod: Json, token: str, ttl: str = "5m", *, credential: str | None = None) -> Json:
+    """A request as its client fills it in; with the id of the credential, no token is needed."""
+    meta = pod["metadata"]
+    account = f"system:serviceaccount:{meta['namespace']}:default"
     rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]
     return {
         "apiVersion": "valetkey.dev/v1alpha1",
@@ -27,12 +28,12 @@ def request(name: str, pod: Json, token: str, ttl: str = "5m") -> Json:
             "ttl": ttl,
             "subject": {"podName": meta["name"], "podUID": meta["uid"]},
             "requester": {
-                "username": claims["sub"],
+                "username": account,
                 "serviceAccount": "default",
                 "podName": meta["name"],
                 "podUID": meta["uid"],
                 "nodeName": pod["spec"]["nodeName"],
-                "credentialID": f"JTI={claims['jti']}",
+                "credentialID": f"JTI={credential or _claims(token)['jti']}",
                 "via": "API",
             },
         },

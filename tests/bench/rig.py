@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import aiohttp
 import yaml
 
 from tests.bench.bare import GRANTS, GROUP, RIGHTS, Bare
-from tests.bench.server import AGENTS, SHOP, Server
+from tests.bench.server import AGENTS, FLOOD, SHOP, Server
 from tests.cluster.api import SYSTEM, Json, sessions, until
 from tests.cluster.local.cluster import Cluster
 from tests.cluster.local.places import ROOT, STATE
@@ -27,12 +27,13 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 RULE = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
 VALUES: Json = {
     "cluster": "bench",
-    "agentNamespaces": [AGENTS],
+    "agentNamespaces": [AGENTS, FLOOD],
     "grantable": {"namespaces": [{"name": SHOP, "rules": [RULE]}]},
     "image": "valetkey:dev",
     "imagePullPolicy": "Never",
     "hostNetwork": True,
     "log": {"hostPath": str(LOG)},
+    "limits": {"requests": 20000},
 }
 POLICY: Json = {
     "apiVersion": "valetkey.dev/v1alpha1",
@@ -43,8 +44,8 @@ POLICY: Json = {
         "subjects": [{"name": "agents", "namespace": AGENTS, "serviceAccount": "default"}],
         "purposes": [{"name": "bench"}],
         "access": [{"name": "read", "kubernetes": {"scopes": [{"namespaces": [SHOP], "rules": [RULE]}]}}],
-        "ttl": {"default": "5m", "max": "9m"},
-        "limits": {"active": 10000, "requests": 50000},
+        "ttl": {"default": "5m", "max": "1h"},
+        "limits": {"active": 10000},
     },
 }
 
@@ -77,7 +78,7 @@ class Rig:
         shutil.rmtree(LOG, ignore_errors=True)
         LOG.mkdir(parents=True)
         os.chown(LOG, 65532, 65532)
-        for name in (AGENTS, SHOP, GRANTS):
+        for name in (AGENTS, FLOOD, SHOP, GRANTS):
             await self.server.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         self.say("installing the chart")
         chart = ("upgrade", "--install", "valetkey", str(ROOT / "charts" / "valetkey"), "--namespace", SYSTEM)
@@ -94,6 +95,8 @@ class Rig:
             "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": AGENTS}],
         }
         await self.server.send("POST", f"{RBAC}/namespaces/{AGENTS}/rolebindings", binding)
+        flooder = binding | {"subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": FLOOD}]}
+        await self.server.send("POST", f"{RBAC}/namespaces/{FLOOD}/rolebindings", flooder)
         await asyncio.sleep(5)  # requests are trusted from three seconds after the guards were put in place
 
     async def __aexit__(self, *_: object) -> None:
@@ -101,11 +104,28 @@ class Rig:
         await self._clear()
         await self._stack.aclose()
 
+    async def replicas(self, number: int) -> None:
+        """Scales the operator, and waits until so many are ready."""
+        sets, pods = f"/apis/apps/v1/namespaces/{SYSTEM}/statefulsets", f"/api/v1/namespaces/{SYSTEM}/pods"
+        await self.server.send("PATCH", f"{sets}/valetkey", {"spec": {"replicas": number}})
+
+        async def there() -> bool:
+            listed = await self.server.send("GET", f"{pods}?labelSelector=app.kubernetes.io/name=valetkey")
+            states = [
+                condition["status"]
+                for pod in listed["items"]
+                for condition in pod["status"].get("conditions", ())
+                if condition["type"] == "Ready" and "deletionTimestamp" not in pod["metadata"]
+            ]
+            return len(listed["items"]) == number and states == ["True"] * number
+
+        await until(there, f"{number} replicas to be ready", seconds=120)
+
     async def pods(self, prefix: str, number: int) -> list[Json]:
         """Pods of agents on the paper node, each with a Secret volume of its own."""
         return await spread(16, [self.pod(f"{prefix}-{index}") for index in range(number)])
 
-    async def pod(self, name: str) -> Json:
+    async def pod(self, name: str, namespace: str = AGENTS) -> Json:
         """One pod that no kubelet runs."""
         spec = {
             "nodeName": "bench-node",
@@ -114,22 +134,22 @@ class Rig:
             "tolerations": [{"operator": "Exists"}],
             "containers": [{"name": "main", "image": "none"}],
         }
-        return await self.make_pod(name, spec)
+        return await self.make_pod(name, spec, namespace)
 
-    async def make_pod(self, name: str, spec: Json) -> Json:
+    async def make_pod(self, name: str, spec: Json, namespace: str = AGENTS) -> Json:
         """A pod of an agent with a volume for its credential."""
         volumes = [{"name": "valetkey", "secret": {"secretName": f"valetkey-{name}", "optional": True}}]
         body = {
             "metadata": {"name": name, "labels": {"valetkey.dev/agent": "true"}},
             "spec": {**spec, "volumes": [*volumes, *spec.get("volumes", [])]},
         }
-        return await self.server.send("POST", f"/api/v1/namespaces/{AGENTS}/pods", body)
+        return await self.server.send("POST", f"/api/v1/namespaces/{namespace}/pods", body)
 
     async def token(self, pod: Json) -> str:
         """A token bound to a pod, as its kubelet would get it."""
         meta = pod["metadata"]
         bound = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
-        path = f"/api/v1/namespaces/{AGENTS}/serviceaccounts/default/token"
+        path = f"/api/v1/namespaces/{meta['namespace']}/serviceaccounts/default/token"
         answer = await self.server.send("POST", path, {"spec": {"expirationSeconds": 3600, "boundObjectRef": bound}})
         token: str = answer["status"]["token"]
         return token
@@ -138,13 +158,15 @@ class Rig:
         """The operator's log."""
         return [json.loads(line) for path in LOG.glob("*.jsonl") for line in path.read_bytes().splitlines()]
 
-    def operator_pid(self) -> int:
-        """The operator's process on this machine."""
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            command = path.read_bytes().split(b"\0")
-            if command[1:4] == [b"-m", b"valetkey", b"operator"]:
-                return int(path.parent.name)
-        raise RuntimeError("the operator's process is not on this machine")
+    def operator_pid(self, pod: str = "valetkey-0") -> int:
+        """The process of a replica on this machine; raises RuntimeError where there is none."""
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (path / "cmdline").read_bytes().split(b"\0")
+                environment = (path / "environ").read_bytes().split(b"\0")
+                if command[1:4] == [b"-m", b"valetkey", b"operator"] and f"POD_NAME={pod}".encode() in environment:
+                    return int(path.name)
+        raise RuntimeError(f"the process of {pod} is not on this machine")
 
     def _helm(self, *arguments: str, values: Json | None = None) -> None:
         done = subprocess.run(
@@ -192,7 +214,8 @@ class Rig:
     async def _clear(self) -> None:
         send = self.server.send
         for kind in ("accessrequests", "taskgrants"):
-            await send("DELETE", f"{OURS}/namespaces/{AGENTS}/{kind}", missing=True)
+            for namespace in (AGENTS, FLOOD):
+                await send("DELETE", f"{OURS}/namespaces/{namespace}/{kind}", missing=True)
         await send("DELETE", f"{OURS}/agentpolicies", missing=True)
 
         async def no_grants() -> bool:
@@ -207,7 +230,7 @@ class Rig:
             copy = path.stem.replace("valetkey.dev", GROUP)
             await send("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{copy}", missing=True)
         await send("DELETE", f"/api/v1/namespaces/{AGENTS}/pods?gracePeriodSeconds=0", {"gracePeriodSeconds": 0})
-        for name in (AGENTS, SHOP, GRANTS):
+        for name in (AGENTS, FLOOD, SHOP, GRANTS):
             await send("DELETE", f"/api/v1/namespaces/{name}", missing=True)
         await send("DELETE", "/api/v1/nodes/bench-node", missing=True)
         for kind in ("clusterroles", "clusterrolebindings"):

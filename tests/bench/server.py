@@ -10,9 +10,11 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.cluster.api import Json
+from tests.cluster.api import Caller, Json
 
 AGENTS = "bench-agents"
+FLOOD = "bench-flood"
+"""Agents that mean no good."""
 SHOP = "bench-shop"
 
 
@@ -23,12 +25,20 @@ class Server:
         self.server, self._admin, self._others = server, admin, others
 
     async def send(
-        self, method: str, path: str, body: Json | None = None, *, token: str | None = None, missing: bool = False
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        token: str | None = None,
+        by: Caller | None = None,
+        missing: bool = False,
     ) -> Json:
-        """One request; `missing` takes 404 for an answer."""
-        headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
+        """One request; `missing` takes 404 for an answer, `by` is whom the administrator stands for."""
+        headers = [("Content-Type", "application/merge-patch+json" if method == "PATCH" else "application/json")]
+        headers += by.headers() if by else []
         if token:
-            headers["Authorization"] = f"Bearer {token}"
+            headers.append(("Authorization", f"Bearer {token}"))
         session = self._others if token else self._admin
         data = None if body is None else orjson.dumps(body)
         async with session.request(method, self.server + path, data=data, headers=headers) as response:

@@ -28,6 +28,7 @@ def test_the_demo_plays_and_leaves_nothing_behind(cluster: Cluster) -> None:
     assert played.returncode == 0, played.stdout + played.stderr
     for shown in ("refused", "AccessBeyondPolicy", "TaskReleased", "CredentialRevoked", "pod template"):
         assert shown in played.stdout
+    assert "eyJhbGciOi" not in played.stdout + played.stderr, "a token was shown"
     removed = demo("down")
     assert removed.returncode == 0, removed.stdout + removed.stderr
     assert "valetkey.dev" not in kubectl(cluster, "get", "crds", "-o", "name")

@@ -15,6 +15,7 @@ from tests.cluster.conftest import LOG, VALUES, Helm, api, helm
 from tests.cluster.local.cluster import Cluster
 from tests.cluster.world import World
 from tests.e2e.agent import Agent
+from tests.e2e.witness import Witness
 
 __all__ = ["api", "helm"]
 
@@ -58,12 +59,16 @@ async def operated(cluster: Cluster, api: Api, install: Callable[[Json], None]) 
         await api.delete(f"/apis/valetkey.dev/v1alpha1/{kind}")
     LOG.mkdir(parents=True, exist_ok=True)
     os.chown(LOG, 65532, 65532)
-    await asyncio.to_thread(install, OPERATED)
-    await asyncio.sleep(4)  # a request is granted only if the guards stood three seconds before it
-    world = World(api)
-    await world.build()
-    yield world
-    await world.leave()
+    async with Witness(cluster.kubeconfig, LOG) as witness:
+        await asyncio.to_thread(install, OPERATED)
+        await asyncio.sleep(4)  # a request is granted only if the guards stood three seconds before it
+        world = World(api)
+        await world.build()
+        yield world
+        assert await witness.written_down() == [], "a credential was written down outside its Secret"
+        assert witness.tokens, "the witness has seen nothing"
+        assert any(witness.output.values()), "the witness has read nothing"
+        await world.leave()
     _, operator = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0")
     restarts = [status["restartCount"] for status in operator["status"]["containerStatuses"]]
     assert restarts == [0], "the operator stopped by itself while the tests ran: kubectl logs --previous says why"

@@ -1,0 +1,227 @@
+"""Ten thousand live grants: a cold start among them, what each weighs and costs, and how late some of them end.
+
+Their objects are written as the operator writes them, without accounts and Secrets: to make all of them through the
+whole path would take a quarter of an hour and end in the same cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.bench.many import PACE, first_writes, milliseconds, resident
+from tests.bench.one import GRANTS, SECRETS, added, removed
+from tests.bench.requests import grant, request
+from tests.bench.rig import OURS, Rig, spread
+from tests.bench.server import AGENTS, Watcher
+from tests.cluster.api import OPERATOR, SYSTEM, Caller, Json
+from tests.cluster.audit_log import count
+from tests.cluster.local.places import AUDIT_LOG
+
+WRITERS = 24
+LIVES = timedelta(minutes=50)
+SAMPLES = 500
+"""Grants of the crowd whose time is over while it is measured."""
+_REQUESTS = f"{OURS}/namespaces/{AGENTS}/accessrequests"
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What so many live grants cost."""
+
+    number: int
+    start: float
+    """Seconds from the start of the operator's process to its first decision."""
+    memory: float
+    """Megabytes that the operator holds."""
+    each: float
+    """Kilobytes for each live grant."""
+    lateness: list[float]
+    """Milliseconds from the end of a grant's time to the first write of its revocation at the API server."""
+    cpu: float
+    """Milliseconds of the operator's CPU for one grant more, and the same at few live grants."""
+    cpu_few: float
+    calls: float
+    """API calls of one grant more, and the same at few live grants."""
+    calls_few: float
+
+
+async def measure(rig: Rig, number: int, *, few: int = 100) -> Crowd:
+    """Makes few live grants and measures, then as many as are asked for, and measures again."""
+    await _begin(rig, few, first=0, ending=0)
+    base = resident(rig.operator_pid())
+    cpu_few, calls_few = await _cost(rig, "few")
+    rig.say(f"{few} live grants: {cpu_few:.1f} ms of CPU and {calls_few:.1f} calls for one more")
+    await rig.replicas(0)
+    samples = min(SAMPLES, number // 4)
+    soonest = datetime.now(UTC) + timedelta(seconds=number / 60 + 150)
+    await _begin(rig, number - few, first=few, ending=samples, soonest=soonest, running=False)
+    start = await _cold(rig)
+    await asyncio.sleep(5)
+    memory = resident(rig.operator_pid())
+    rig.say(f"{number} live grants: first decision after {start:.2f} s, {memory:.0f} MB")
+    cpu, calls = await _cost(rig, "many")
+    rig.say(f"{number} live grants: {cpu:.1f} ms of CPU and {calls:.1f} calls for one more")
+    lateness = await _late(rig, samples, soonest)
+    return Crowd(
+        number=number,
+        start=start,
+        memory=memory,
+        each=(memory - base) * 1024 / (number - few),
+        lateness=lateness,
+        cpu=cpu,
+        cpu_few=cpu_few,
+        calls=calls,
+        calls_few=calls_few,
+    )
+
+
+async def _begin(
+    rig: Rig, number: int, *, first: int, ending: int, soonest: datetime | None = None, running: bool = True
+) -> None:
+    """Writes so many requests and grants of them; some end by their time from `soonest` on, at half a pace."""
+    policy = await rig.server.send("GET", f"{OURS}/agentpolicies/bench")
+    if running:
+        await rig.replicas(0)
+    # With nobody leading and no Leader the fence is open to whoever has the operator's name.
+    await rig.server.send("DELETE", f"{OURS}/namespaces/{SYSTEM}/leaders/valetkey", missing=True)
+    began = time.perf_counter()
+
+    async def one(index: int) -> None:
+        if index % 1000 == 0:
+            rig.say(f"writing live grants: {index}, after {time.perf_counter() - began:.0f} s")
+        pod = await rig.pod(f"crowd-{index}")
+        place = index - first
+        ends = None
+        if place < ending and soonest is not None:
+            ends = soonest + timedelta(seconds=place / (PACE / 2))
+        await _grant(rig, f"crowd-{index}", pod, policy, ends)
+
+    await spread(WRITERS, [one(index) for index in range(first, first + number)])
+    if running:
+        await rig.replicas(1)
+        await asyncio.sleep(5)
+
+
+async def _grant(rig: Rig, name: str, pod: Json, policy: Json, ends: datetime | None) -> None:
+    meta, now = pod["metadata"], datetime.now(UTC)
+    token = str(uuid.uuid4())
+    body = request(name, pod, "", "50m", credential=token)
+    asked = await rig.server.send("POST", _REQUESTS, body, by=_agent(meta, token))
+    uid = asked["metadata"]["uid"]
+    until = ends or now + LIVES
+    live = grant(name, pod)
+    live["apiVersion"] = "valetkey.dev/v1alpha1"
+    live["metadata"] |= {"finalizers": ["valetkey.dev/revoke"], "labels": {"valetkey.dev/request": uid}}
+    spec = live["spec"]
+    spec["request"]["uid"] = spec["order"]["requestUID"] = uid
+    spec["order"] |= {"openedAt": _time(now), "notAfter": _time(until)}
+    spec["order"]["policy"] |= {"uid": policy["metadata"]["uid"], "generation": policy["metadata"]["generation"]}
+    plan = spec["plan"]["kubernetes"]
+    plan["account"]["name"] = f"valetkey-{uid}"
+    for entry in plan["objects"]:
+        entry["name"] = f"valetkey-{uid}-0"
+    await rig.server.send("POST", GRANTS, live, by=_OPERATOR)
+    condition = {"status": "True", "message": "", "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    issued, delivered = condition | {"type": "Issued", "reason": "CredentialIssued"}, condition | {"type": "Delivered"}
+    status = {
+        "conditions": [issued, delivered | {"reason": "CredentialDelivered"}],
+        "credential": {
+            "id": f"JTI={token}",
+            "username": f"system:serviceaccount:valetkey-grants:valetkey-{uid}",
+            "issuedAt": _time(now),
+            "expiresAt": _time(until + timedelta(minutes=1)),
+        },
+    }
+    await rig.server.send("PATCH", f"{GRANTS}/{name}/status", {"status": status}, by=_OPERATOR)
+
+
+_OPERATOR = Caller(user=OPERATOR, groups=("system:masters",))
+
+
+def _agent(meta: Json, token: str) -> Caller:
+    key = "authentication.kubernetes.io"
+    extra = {
+        f"{key}/pod-name": (meta["name"],),
+        f"{key}/pod-uid": (meta["uid"],),
+        f"{key}/node-name": ("bench-node",),
+        f"{key}/credential-id": (f"JTI={token}",),
+    }
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{AGENTS}")
+    return Caller(user=f"system:serviceaccount:{AGENTS}:default", groups=groups, extra=extra)
+
+
+async def _cold(rig: Rig) -> float:
+    """Starts the operator while somebody waits for access; seconds from the start of its process to the decision."""
+    pod = await rig.pod("cold")
+    token = await rig.token(pod)
+    await rig.server.send("POST", _REQUESTS, request("cold", pod, token), token=token)
+    async with Watcher(rig.server, GRANTS, added) as grants:
+        starting = asyncio.create_task(rig.replicas(1))
+        await grants.when("cold", seconds=180)
+        decided = time.clock_gettime(time.CLOCK_BOOTTIME)
+        await starting
+    return decided - _started(rig.operator_pid())
+
+
+async def _cost(rig: Rig, prefix: str, number: int = 240) -> tuple[float, float]:
+    """CPU milliseconds and API calls for one grant, beginning and end, of a pod that asks again and again."""
+    agents = [(pod := await rig.pod(f"{prefix}-{i}"), await rig.token(pod)) for i in range(8)]
+    await asyncio.sleep(3)
+    since, cpu = _now(), _cpu(rig.operator_pid())
+    async with Watcher(rig.server, SECRETS, added) as secrets, Watcher(rig.server, GRANTS, removed) as gone:
+        for index in range(number):
+            pod, token = agents[index % len(agents)]
+            name, secret = f"{prefix}-{index}", f"valetkey-{pod['metadata']['name']}"
+            secrets.forget(secret)
+            await rig.server.send("POST", _REQUESTS, request(name, pod, token), token=token)
+            await secrets.when(secret)
+            path = f"{_REQUESTS}/{name}"
+            await rig.server.send("PATCH", path, {"spec": {"outcome": "Succeeded"}}, token=token)
+            await gone.when(name)
+    await asyncio.sleep(1)
+    spent = (_cpu(rig.operator_pid()) - cpu) * 1000 / number
+    return spent, sum(count(AUDIT_LOG, since, _now()).values()) / number
+
+
+async def _late(rig: Rig, samples: int, soonest: datetime) -> list[float]:
+    listed = (await rig.server.send("GET", GRANTS))["items"]
+    last = soonest + timedelta(seconds=samples / (PACE / 2) + 1)
+    due = {
+        body["metadata"]["name"]: body["spec"]["order"]["notAfter"]
+        for body in listed
+        if datetime.fromisoformat(body["spec"]["order"]["notAfter"]) < last
+    }
+    if len(due) < samples:
+        raise RuntimeError(f"{samples - len(due)} ended before they were measured: the machine is too slow")
+    rig.say(f"waiting for {len(due)} of {len(listed)} live grants to end by their time")
+    async with Watcher(rig.server, GRANTS, removed) as gone:
+        for name in due:
+            await gone.when(name, seconds=600)
+    written = first_writes(AUDIT_LOG, due)
+    return [milliseconds(at, written[name]) for name, at in due.items()]
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _started(pid: int) -> float:
+    """When a process began, in seconds since the machine's start."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def _now() -> str:
+    return _time(datetime.now(UTC))
