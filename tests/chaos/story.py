@@ -24,6 +24,8 @@ RESTORE: Final = "etcd restored from an older copy"
 LATE: Final = 13.0
 """Seconds from a grant's end to its refusal, those not counted in which the API server was away: two takeovers of 6.5 s
 each, for whoever takes over is killed soon after."""
+TOKENS_LIVE: Final = 670.0
+"""Seconds: what Kubernetes gives them at least, its leeway and its cache."""
 _SPREAD: Final = 20.0
 """Seconds over which those end that the restored store brings back."""
 _HOUR: Final = 3600
@@ -93,7 +95,7 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
         await asyncio.gather(arrivals, killer, return_exceptions=True)
     world.say("no more faults: waiting for the end of every grant")
     unfinished = await world.lives.over(seconds=60)
-    leaked = [f"{name} was not refused" for name in unfinished] + await _leaked(world)
+    leaked = [*world.outlived, *(f"{name} was not refused" for name in unfinished), *await _leaked(world)]
     return Outcome(
         rows=_rows(world),
         kills=world.kills,
@@ -185,8 +187,18 @@ async def _outage(world: ChaosWorld, *, seconds: float) -> None:
     with world.weather.storm("API server away from the operator", away=True):
         await world.proxy.down()
         await asyncio.sleep(seconds)
+        if seconds > TOKENS_LIVE:
+            await _outlived(world)
         await world.proxy.up()
     await asyncio.sleep(5)
+
+
+async def _outlived(world: ChaosWorld) -> None:
+    """Nobody could revoke or renew for longer than a token lives: each is refused all the same."""
+    tokens = sum(map(len, world.auditor.tokens.values()))
+    still = await world.auditor.accepted()
+    world.say(f"at the end of the outage {tokens - len(still)} of {tokens} tokens are refused")
+    world.outlived += [f"the token of {secret} outlived its time" for secret in still]
 
 
 async def _restore(world: ChaosWorld) -> None:

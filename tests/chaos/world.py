@@ -32,6 +32,8 @@ class ChaosWorld:
         self.say, self._seed = say, seed
         self.weather = Weather()
         self.kills = 0
+        self.outlived: list[str] = []
+        """Credentials that worked longer than a token lives."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> ChaosWorld:
