@@ -22,8 +22,12 @@ def main() -> int:
     """Plays the story and prints the table; 1 where a credential was leaked or late."""
     arguments = argparse.ArgumentParser(prog="python -m tests.chaos")
     arguments.add_argument("--seed", type=int, default=1, help="another seed, other faults")
-    arguments.add_argument("--grants", type=int, default=GRANTS, help="how many there are to be at least")
-    arguments.add_argument("--long", action="store_true", help="the API server is away for 15 minutes")
+    arguments.add_argument(
+        "--grants", type=int, help=f"how many there are to be at least: {GRANTS}, or with --long any"
+    )
+    arguments.add_argument(
+        "--long", action="store_true", help="each fault once, and the API server away for 15 minutes"
+    )
     chosen = arguments.parse_args()
     try:
         cluster = up(say)  # builds what a control plane is made of; the one that runs is left alone
@@ -33,7 +37,8 @@ def main() -> int:
     if cluster.source != "built":
         say("chaos kills its own control plane, built from Go modules: run it on Debian 12 as root, without kind")
         return 1
-    outcome = asyncio.run(play(seed=chosen.seed, grants=chosen.grants, outage=_LONG if chosen.long else _SHORT))
+    grants, outage = (0, _LONG) if chosen.long else (GRANTS, _SHORT)
+    outcome = asyncio.run(play(seed=chosen.seed, grants=chosen.grants or grants, outage=outage))
     show(outcome)
     return 1 if outcome.leaked or outcome.late else 0
 
