@@ -48,8 +48,9 @@ class Life:
     phase: str = ""
     """What went on when it was due to end."""
     granted: bool = False
-    cut_short: bool = False
-    """Whether everything it was given was refused before its end."""
+    interrupted: bool = False
+    """Whether nothing it was given worked right before its end: who died while delivering has delivered to nobody, and
+    whoever leads next makes the credential anew."""
     due: float | None = None
     refused: float | None = None
     held: bool = False
@@ -156,7 +157,7 @@ class Lives:
             end = await self._expiry(life)
         if (left := end - monotonic() - _POLL) > 0:  # else its time was over before it had its credential
             await asyncio.sleep(left)
-            life.cut_short = all([await self._auditor.refused(one) for one in self._tokens(life)])
+            life.interrupted = all([await self._auditor.refused(one) for one in self._tokens(life)])
         await asyncio.sleep(max(0.0, end - monotonic()))
         if life.ending is not Ending.TTL:
             await self._end(life, path, token)
@@ -248,7 +249,7 @@ class Lives:
 
     def _forgiven(self, answered: str) -> bool:
         """An API server that has just started refuses what it will soon allow: its roles are not read yet."""
-        return "RBAC" in answered or "not yet ready" in answered
+        return '" cannot ' in answered or "not yet ready" in answered
 
 
 def _finished(body: Json) -> bool:

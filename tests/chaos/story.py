@@ -48,7 +48,7 @@ class Row:
     late: int
     worst: float
     away: float
-    cut_short: int
+    interrupted: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +248,7 @@ def _rows(world: ChaosWorld) -> list[Row]:
                 late=sum(life.lateness - life.excused > LATE for life in there),
                 worst=worst.lateness - worst.excused,
                 away=max(life.excused for life in there),
-                cut_short=sum(life.cut_short for life in there),
+                interrupted=sum(life.interrupted for life in there),
             )
         )
     return rows
