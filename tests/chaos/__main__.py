@@ -71,8 +71,9 @@ def show(outcome: Outcome) -> None:
     console.print(table)
     console.print(
         f"{outcome.kills} kills, {outcome.faults} faults, {outcome.ungranted} requests that were never granted. "
-        f"Late is what is refused more than {LATE:.0f} s after its end, two takeovers, not counting while the API server "
-        "was away. Interrupted is what had no credential right before its end: the operator had died while delivering it."
+        f"Late is what is refused more than {LATE:.0f} s after its end, two takeovers, not counting while the API "
+        "server was away. Interrupted is what had no credential right before its end: the operator had died while "
+        "delivering it."
     )
     for one in outcome.leaked:
         console.print(f"LEAKED: {one}")

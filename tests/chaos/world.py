@@ -78,7 +78,8 @@ class ChaosWorld:
             await self._server.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         await self._server.send("POST", "/api/v1/nodes", {"metadata": {"name": "bench-node"}})
         self.say("installing the chart")
-        values = merged(VALUES, {"replicas": 0, "sweepEvery": "5s", "historyTTL": "20s", "pendingTTL": "2m"})
+        sooner = {"sweepEvery": "5s", "historyTTL": "20s", "pendingTTL": "2m"}
+        values = merged(VALUES, {"agentNamespaces": [AGENTS], "replicas": 0} | sooner)
         await asyncio.to_thread(self._install, values)
         await self._server.send("POST", f"{OURS}/agentpolicies", POLICY)
         binding = {
