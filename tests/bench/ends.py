@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import time
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from tests.cluster.api import Json
 
 BINDINGS = f"{RBAC}/namespaces/{SHOP}/rolebindings"
 WORKERS = 32
+_OF_A_GRANT = re.compile(r"valetkey-[0-9a-f]{8}-")
 _AT_A_TIME = 20
 """Grants that are asked for together, so that all live before any ends."""
 
@@ -60,9 +62,8 @@ async def _ours(rig: Rig, of: Agents, round_: int) -> float:
                 _, secret = await secrets.when(f"valetkey-{pod['metadata']['name']}")
                 tokens.append(_token(secret))
         listed = await rig.server.send("GET", BINDINGS)
-        made = [
-            body["metadata"]["name"] for body in listed["items"] if body["metadata"]["name"].startswith("valetkey-")
-        ]
+        found = [body["metadata"]["name"] for body in listed["items"]]
+        made = [name for name in found if _OF_A_GRANT.match(name)]
         if len(made) < len(of):
             raise RuntimeError(f"{len(made)} of {len(of)} are alive")
         await asyncio.sleep(3)  # what their beginning left to do is done
