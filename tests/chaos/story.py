@@ -204,11 +204,11 @@ async def _outlived(world: ChaosWorld) -> None:
 async def _restore(world: ChaosWorld) -> None:
     """What ends after the copy was made had far to go to its TTL: it is alive again when the copy is restored."""
     chosen = [world.lives.begin(lasts=(0, _SPREAD), ending=Ending.OUTCOME, held=True) for _ in range(BEFORE_RESTORE)]
-    await until(lambda: _all(life.granted for life in chosen), "the access that the copy will have", seconds=90)
+    await until(lambda: _all(life.granted for life in chosen), "the access that the copy will have", seconds=150)
     with world.weather.storm(RESTORE, away=True):
         await world.plane.snapshot()
     world.lives.release()
-    await until(lambda: _all(life.refused for life in chosen), "what ended after the copy", seconds=90)
+    await until(lambda: _all(life.refused for life in chosen), "what ended after the copy", seconds=150)
     with world.weather.storm(RESTORE, away=True):
         await world.plane.restore()
     await asyncio.sleep(3)

@@ -12,7 +12,7 @@ from tests.cluster.local.cluster import Cluster
 SEED = 1
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 async def test_no_credential_is_leaked_whatever_happens_to_the_operator_and_its_cluster(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
