@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tests.cluster.api import OPERATOR, Json
 
+_UPKEEP = ("leaders", "customresourcedefinitions")
+"""What is asked for whether anything is granted or not."""
+
 
 def operators(log: Path) -> Iterator[Json]:
     """The operator's requests, oldest first; the log goes on in a new file when it is large."""
@@ -22,10 +25,10 @@ def operators(log: Path) -> Iterator[Json]:
 
 
 def count(log: Path, since: str, until: str) -> Counter[str]:
-    """How often the operator sent each verb to each resource in that time; no lists, no watches, no Leader."""
+    """How often the operator sent each verb to each resource in that time; no lists, no watches, no Leader, no CRDs."""
     counted: Counter[str] = Counter()
     for event in operators(log):
-        upkeep = event["verb"] in ("list", "watch") or event["objectRef"]["resource"] == "leaders"
+        upkeep = event["verb"] in ("list", "watch") or event["objectRef"]["resource"] in _UPKEEP
         if not upkeep and since <= event["requestReceivedTimestamp"] <= until:
             reference = event["objectRef"]
             resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
