@@ -7,6 +7,11 @@ from typing import Any
 from tests.cluster.api import GRANTS, OPERATOR, SYSTEM, Api, Caller, Json, claims, merged, unique
 
 TEST_LABEL = "valetkey.dev/test"
+LOG_READER: Json = {
+    "metadata": {"name": "log-reader"},
+    "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}],
+}
+"""The ClusterRole that the tests' values hand out."""
 
 
 class World:
@@ -28,6 +33,10 @@ class World:
             }
         }
         await self.api.ensured("/api/v1/nodes", node)
+        roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+        await self.api.ensured(roles, LOG_READER)
+        # A cluster that lives on may have it from an earlier version of the tests.
+        await self.api.patch(f"{roles}/log-reader", LOG_READER)
         for namespace in ("agents", "agents-b"):
             await self.api.ensured(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "fixer"}})
             await self._bind(namespace, "requesters", "valetkey-requester", _account(namespace, "fixer"))

@@ -106,6 +106,8 @@ class Agent:
             assert code == 200, f"request {name} is gone"
             conditions = body.get("status", {}).get("conditions", [])
             found[:] = [c for c in conditions if c["type"] == kind and c["status"] == status]
+            over = [c for c in conditions if c["type"] == "Finished" and c["status"] == "True"]
+            assert found or not over or kind != "Ready", f"{name} is over: {over[0]['reason']}: {over[0]['message']}"
             return bool(found)
 
         await until(there, f"{name} to be {kind}={status}", seconds=seconds)

@@ -78,8 +78,6 @@ async def test_a_denial_says_what_the_policy_allows_and_nothing_is_made(agent: A
 
 
 async def test_an_approved_cluster_role_is_bound_where_it_was_asked_for(agent: Agent) -> None:
-    role = {"metadata": {"name": "log-reader"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}
-    await agent.api.ensured("/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
     await agent.api.patch(
         f"{OURS}/agentpolicies/{agent.policy}",
         {

@@ -270,16 +270,12 @@ async def test_the_operator_itself_holds_the_ceiling_and_cannot_exceed_it(api: A
         assert status == 403
         assert "attempting to grant RBAC permissions not currently held" in answer["message"]
     bindings = f"{RBAC}/namespaces/shop/rolebindings"
-    await api.ensured(f"{RBAC}/clusterroles", {"metadata": {"name": "log-reader"}, "rules": [LOGS]})
     for name, allowed in (("log-reader", True), ("edit", False), ("cluster-admin", False)):
         body = binding(request_uid, "ClusterRole", roleRef={"name": name})
         status, answer = await api.post(f"{bindings}?dryRun=All", body, by=operator)
         assert (status == 201) is allowed, answer
     forbidden(await api.post(f"{RBAC}/namespaces/agents/roles", role(request_uid), by=operator))
     accepted(await api.get(f"{RBAC}/clusterroles/log-reader", by=operator))
-
-
-LOGS = {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}
 
 
 async def test_a_grants_role_says_nothing_of_what_the_operator_holds_for_its_own_work(
