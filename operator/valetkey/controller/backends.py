@@ -1,4 +1,4 @@
-"""Backends: everything that a step acts on, and the two writes that both beginnings and endings make."""
+"""Backends: everything that a step acts on, and the writes that several of them make."""
 
 from __future__ import annotations
 
@@ -76,6 +76,13 @@ class Backends:
             self.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
         else:
             self.cache.requests.put(AccessRequest.model_validate(written))
+
+    async def remove_request(self, request: AccessRequest) -> None:
+        """Deletes this very request and forgets it; raises ApiError."""
+        metadata = request.metadata
+        path = paths.item("AccessRequest", metadata.namespace, metadata.name)
+        await self.api.delete(path, uid=metadata.uid)
+        self.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
 
     async def _replaced(self, path: str, uid: str) -> bool:
         """Whether another object, or none, is under that name now."""

@@ -134,11 +134,7 @@ class Endings:
 
     async def remove(self, step: Remove, progress: Progress) -> Progress:
         """Deletes a request whose history is over; the log has it."""
-        metadata = step.request.metadata
-        await self._backends.api.delete(
-            paths.item("AccessRequest", metadata.namespace, metadata.name), uid=metadata.uid
-        )
-        self._backends.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+        await self._backends.remove_request(step.request)
         return progress
 
     async def _checked(self, step: End) -> tuple[Reason, str]:

@@ -8,11 +8,9 @@ from typing import Final, Literal
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about
-from valetkey.controller.queue import Key
 from valetkey.controller.steps import Drop, Progress, Refuse
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
-from valetkey.kube import paths
 from valetkey.policy.decide import Denied
 from valetkey.reasons import Reason, place_of
 
@@ -78,8 +76,7 @@ class Refusals:
     async def drop(self, step: Drop, progress: Progress) -> Progress:
         """Deletes a request unread; the log and an Event say how many went so, once a minute."""
         metadata, backends, now = step.request.metadata, self._backends, self._backends.clock()
-        await backends.api.delete(paths.item("AccessRequest", metadata.namespace, metadata.name), uid=metadata.uid)
-        backends.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+        await backends.remove_request(step.request)
         backends.metrics.dropped()
         agent = metadata.namespace, step.request.spec.requester.service_account
         self._dropped[agent] += 1
