@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from valetkey.cli.taskgrant import expiry, held_up
 from valetkey.kinds.base import FORCED_BECAUSE, FORCED_BY, REVOKE_FINALIZER
 
 _KIND: Final = "taskgrants.valetkey.dev"
@@ -49,7 +50,7 @@ def _await(namespace: str, name: str, uid: str, within: float) -> None:
         if body is None or body["metadata"]["uid"] != uid:
             typer.echo(f"{namespace}/{name} is revoked")
             return
-        says = _condition(body)
+        says = held_up(body)
         if says and says != shown:
             typer.echo(f"waiting: {says}", err=True)
             shown = says
@@ -86,20 +87,13 @@ def _let_go(namespace: str, name: str, body: dict[str, Any], because: str) -> No
     for entry in planned:
         where = f" -n {entry['namespace']}" if entry.get("namespace") else ""
         typer.echo(f"  kubectl delete {entry['kind'].lower()} {entry['name']}{where}")
-    expires = body.get("status", {}).get("credential", {}).get("expiresAt")
-    if expires is not None:
+    if (expires := expiry(body)) is not None:
         typer.echo(f"Its last token expires by itself at {expires}.")
 
 
 def _read(namespace: str, name: str) -> dict[str, Any] | None:
     found = _kubectl("get", _KIND, name, "-n", namespace, "-o", "json", "--ignore-not-found")
     return dict(json.loads(found)) if found.strip() else None
-
-
-def _condition(body: dict[str, Any]) -> str:
-    conditions = body.get("status", {}).get("conditions", ())
-    held_up = [c for c in conditions if c["type"] == "Revoked" and c["status"] == "Unknown"]
-    return "; ".join(f"{c['reason']}: {c['message']}" for c in held_up)
 
 
 def _kubectl(*arguments: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
+from valetkey.cli.taskgrant import expiry, held_up
 from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
@@ -99,16 +100,11 @@ async def _delete(api: Api, body: Json) -> None:
 
 
 def _held_up_by(body: Json) -> str:
-    status: dict[str, Any] = body.get("status", {})
-    conditions = {entry["type"]: entry for entry in status.get("conditions", ())}
-    revoked = conditions.get("Revoked", {})
-    if revoked.get("status") == "Unknown":
-        why = f"{revoked['reason']}: {revoked['message']}"
-    elif REVOKE_FINALIZER in body["metadata"].get("finalizers", ()):
-        why = "nobody revokes it; is the operator running?"
-    else:
-        why = f"kept by {', '.join(body['metadata'].get('finalizers', ()))}"
-    expires = status.get("credential", {}).get("expiresAt")
+    finalizers = body["metadata"].get("finalizers", ())
+    if not (why := held_up(body)):
+        ours = REVOKE_FINALIZER in finalizers
+        why = "nobody revokes it; is the operator running?" if ours else f"kept by {', '.join(finalizers)}"
+    expires = expiry(body)
     return why if expires is None else f"{why}; its token expires by itself at {expires}"
 
 
