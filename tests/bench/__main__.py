@@ -71,10 +71,6 @@ async def measure(cluster: Cluster, measured: list[Row], *, quick: bool, only: C
             measured += rows.of_containers(await containers.measure(rig, 5 if quick else 30), died)
 
 
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-
-
 async def _burst(rig: Rig, number: int) -> list[Row]:
     """Rounds of both, each first in turn, for the machine's pace changes by the minute."""
     rounds = []
@@ -82,9 +78,9 @@ async def _burst(rig: Rig, number: int) -> list[Row]:
     for round_ in range(ROUNDS):
         if round_ % 2:
             bare = await many.bare_burst(rig, agents, round_)
-        since = _now()
+        since = datetime.now(UTC)
         ours = await many.burst(rig, agents, round_)
-        until = _now()
+        until = datetime.now(UTC)
         if not round_ % 2:
             bare = await many.bare_burst(rig, agents, round_)
         rounds.append((ours / bare, ours, bare))

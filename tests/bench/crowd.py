@@ -22,6 +22,8 @@ from tests.bench.server import AGENTS, Watcher
 from tests.cluster.api import OPERATOR, SYSTEM, Caller, Json
 from tests.cluster.audit_log import count
 from tests.cluster.local.places import AUDIT_LOG
+from tests.cluster.replicas import process
+from valetkey.kinds.base import format_seconds, format_time
 
 WRITERS = 24
 LIVES = timedelta(minutes=50)
@@ -54,7 +56,7 @@ class Crowd:
 async def measure(rig: Rig, number: int, *, few: int = 100) -> Crowd:
     """Makes few live grants and measures, then as many as are asked for, and measures again."""
     await _begin(rig, few, first=0, ending=0)
-    base = resident(rig.operator_pid())
+    base = resident(process("valetkey-0"))
     cpu_few, calls_few = await _cost(rig, "few")
     rig.say(f"{few} live grants: {cpu_few:.1f} ms of CPU and {calls_few:.1f} calls for one more")
     await rig.replicas(0)
@@ -63,7 +65,7 @@ async def measure(rig: Rig, number: int, *, few: int = 100) -> Crowd:
     await _begin(rig, number - few, first=few, ending=samples, soonest=soonest, running=False)
     start = await _cold(rig)
     await asyncio.sleep(5)
-    memory = resident(rig.operator_pid())
+    memory = resident(process("valetkey-0"))
     rig.say(f"{number} live grants: first decision after {start:.2f} s, {memory:.0f} MB")
     cpu, calls = await _cost(rig, "many")
     rig.say(f"{number} live grants: {cpu:.1f} ms of CPU and {calls:.1f} calls for one more")
@@ -120,22 +122,22 @@ async def _grant(rig: Rig, name: str, pod: Json, policy: Json, ends: datetime | 
     live["metadata"] |= {"finalizers": ["valetkey.dev/revoke"], "labels": {"valetkey.dev/request": uid}}
     spec = live["spec"]
     spec["request"]["uid"] = spec["order"]["requestUID"] = uid
-    spec["order"] |= {"openedAt": _time(now), "notAfter": _time(until)}
+    spec["order"] |= {"openedAt": format_time(now), "notAfter": format_time(until)}
     spec["order"]["policy"] |= {"uid": policy["metadata"]["uid"], "generation": policy["metadata"]["generation"]}
     plan = spec["plan"]["kubernetes"]
     plan["account"]["name"] = f"valetkey-{uid}"
     for entry in plan["objects"]:
         entry["name"] = f"valetkey-{uid}-0"
     await rig.server.send("POST", GRANTS, live, by=_OPERATOR)
-    condition = {"status": "True", "message": "", "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    condition = {"status": "True", "message": "", "lastTransitionTime": format_seconds(now)}
     issued, delivered = condition | {"type": "Issued", "reason": "CredentialIssued"}, condition | {"type": "Delivered"}
     status = {
         "conditions": [issued, delivered | {"reason": "CredentialDelivered"}],
         "credential": {
             "id": f"JTI={token}",
             "username": f"system:serviceaccount:valetkey-grants:valetkey-{uid}",
-            "issuedAt": _time(now),
-            "expiresAt": _time(until + timedelta(minutes=1)),
+            "issuedAt": format_time(now),
+            "expiresAt": format_time(until + timedelta(minutes=1)),
         },
     }
     await rig.server.send("PATCH", f"{GRANTS}/{name}/status", {"status": status}, by=_OPERATOR)
@@ -166,14 +168,14 @@ async def _cold(rig: Rig) -> float:
         await grants.when("cold", seconds=180)
         decided = time.clock_gettime(time.CLOCK_BOOTTIME)
         await starting
-    return decided - _started(rig.operator_pid())
+    return decided - _started(process("valetkey-0"))
 
 
 async def _cost(rig: Rig, prefix: str, number: int = 240) -> tuple[float, float]:
     """CPU milliseconds and API calls for one grant, beginning and end, of a pod that asks again and again."""
     agents = [(pod := await rig.pod(f"{prefix}-{i}"), await rig.token(pod)) for i in range(8)]
     await asyncio.sleep(3)
-    since, cpu = _now(), _cpu(rig.operator_pid())
+    since, cpu = datetime.now(UTC), _cpu(process("valetkey-0"))
     async with Watcher(rig.server, SECRETS, added) as secrets, Watcher(rig.server, GRANTS, removed) as gone:
         for index in range(number):
             pod, token = agents[index % len(agents)]
@@ -185,8 +187,8 @@ async def _cost(rig: Rig, prefix: str, number: int = 240) -> tuple[float, float]
             await rig.server.send("PATCH", path, {"spec": {"outcome": "Succeeded"}}, token=token)
             await gone.when(name)
     await asyncio.sleep(1)
-    spent = (_cpu(rig.operator_pid()) - cpu) * 1000 / number
-    return spent, sum(count(AUDIT_LOG, since, _now()).values()) / number
+    spent = (_cpu(process("valetkey-0")) - cpu) * 1000 / number
+    return spent, sum(count(AUDIT_LOG, since, datetime.now(UTC)).values()) / number
 
 
 async def _late(rig: Rig, samples: int, soonest: datetime) -> list[float]:
@@ -208,20 +210,16 @@ async def _late(rig: Rig, samples: int, soonest: datetime) -> list[float]:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Seconds of CPU that a process has used: user and system, proc(5)."""
+    return _stat(pid, 14) + _stat(pid, 15)
 
 
 def _started(pid: int) -> float:
-    """When a process began, in seconds since the machine's start."""
+    """When a process began, in seconds since the machine's start, proc(5)."""
+    return _stat(pid, 22)
+
+
+def _stat(pid: int, number: int) -> float:
+    """Seconds that stand in a field of a process's stat; the first after its name is the third."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%dT%H:%M:%S.%fZ}"
-
-
-def _now() -> str:
-    return _time(datetime.now(UTC))
+    return int(fields[number - 3]) / os.sysconf("SC_CLK_TCK")

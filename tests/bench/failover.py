@@ -12,6 +12,7 @@ from tests.bench.requests import request
 from tests.bench.rig import OURS, Rig
 from tests.bench.server import AGENTS, Watcher
 from tests.cluster.api import SYSTEM, Json
+from tests.cluster.replicas import process
 
 PODS = f"/api/v1/namespaces/{SYSTEM}/pods"
 
@@ -36,7 +37,7 @@ async def _one(rig: Rig, name: str, *, kill: bool) -> float:
     async with Watcher(rig.server, GRANTS, added) as grants:
         began = time.perf_counter()
         if kill:
-            os.kill(rig.operator_pid(leader), signal.SIGKILL)
+            os.kill(process(leader), signal.SIGKILL)
         else:
             await rig.server.send("DELETE", f"{PODS}/{leader}")
         await rig.server.send("POST", path, request(name, pod, token), token=token)

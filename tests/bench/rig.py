@@ -8,8 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import aiohttp
@@ -157,16 +156,6 @@ class Rig:
     def records(self) -> list[Json]:
         """The operator's log."""
         return [json.loads(line) for path in LOG.glob("*.jsonl") for line in path.read_bytes().splitlines()]
-
-    def operator_pid(self, pod: str = "valetkey-0") -> int:
-        """The process of a replica on this machine; raises RuntimeError where there is none."""
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                command = (path / "cmdline").read_bytes().split(b"\0")
-                environment = (path / "environ").read_bytes().split(b"\0")
-                if command[1:4] == [b"-m", b"valetkey", b"operator"] and f"POD_NAME={pod}".encode() in environment:
-                    return int(path.name)
-        raise RuntimeError(f"the process of {pod} is not on this machine")
 
     def _helm(self, *arguments: str, values: Json | None = None) -> None:
         done = subprocess.run(

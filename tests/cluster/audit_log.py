@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from tests.cluster.api import OPERATOR, Json
@@ -24,12 +25,12 @@ def operators(log: Path) -> Iterator[Json]:
                         yield event
 
 
-def count(log: Path, since: str, until: str) -> Counter[str]:
+def count(log: Path, since: datetime, until: datetime) -> Counter[str]:
     """How often the operator sent each verb to each resource in that time; no lists, no watches, no Leader, no CRDs."""
     counted: Counter[str] = Counter()
     for event in operators(log):
         upkeep = event["verb"] in ("list", "watch") or event["objectRef"]["resource"] in _UPKEEP
-        if not upkeep and since <= event["requestReceivedTimestamp"] <= until:
+        if not upkeep and since <= datetime.fromisoformat(event["requestReceivedTimestamp"]) <= until:
             reference = event["objectRef"]
             resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
             counted[f"{event['verb']} {resource}"] += 1

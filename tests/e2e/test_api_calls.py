@@ -24,22 +24,18 @@ def listed() -> Counter[str]:
     return Counter(f"{verb} {resource}" for verb, resource in rows)
 
 
-def now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-
-
 async def test_a_grant_costs_the_requests_that_are_listed(cluster: Cluster, agent: Agent) -> None:
     if cluster.audit_log is None:
         pytest.skip("the requests are counted in the audit log, which the built cluster alone has")
     await asyncio.sleep(1)
-    since = now()
+    since = datetime.now(UTC)
     name = await agent.granted()
     await asyncio.sleep(1)  # an agent works for a while; its grant is not renewed yet
     await agent.report(name)
     await agent.finished(name)
     await agent.nothing_left()
     await asyncio.sleep(1)
-    counted = count(cluster.audit_log, since, now())
+    counted = count(cluster.audit_log, since, datetime.now(UTC))
     for what in BACKGROUND:
         counted.pop(what, None)
     assert counted == listed()

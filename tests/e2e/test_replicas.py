@@ -6,18 +6,17 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.api import SYSTEM, Api, Json, merged, until
+from tests.cluster.replicas import leader, process
 from tests.cluster.world import World
 from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED
 
 PODS = f"/api/v1/namespaces/{SYSTEM}/pods"
-LEADER = f"/apis/valetkey.dev/v1alpha1/namespaces/{SYSTEM}/leaders/valetkey"
 
 
 @pytest.fixture
@@ -40,24 +39,6 @@ async def pair(operated: World, install: Callable[[Json], None]) -> AsyncIterato
         return bool(pod["metadata"].get("uid") != old["metadata"].get("uid") and ready == ["True"] and leads)
 
     await until(fresh, "the operator to be as it was", seconds=60)
-
-
-async def leader(api: Api) -> tuple[str, str]:
-    """The name and uid of the pod that leads."""
-    _, lease = await api.get(LEADER)
-    name, _, uid = lease.get("spec", {}).get("holderIdentity", "").partition("_")
-    return name, uid
-
-
-def process(pod_name: str) -> int:
-    """The operator's process in a pod of this node."""
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            command = (path / "cmdline").read_bytes().split(b"\0")
-            environment = (path / "environ").read_bytes().split(b"\0")
-            if command[1:4] == [b"-m", b"valetkey", b"operator"] and f"POD_NAME={pod_name}".encode() in environment:
-                return int(path.name)
-    raise AssertionError(f"{pod_name} has no process on this machine")
 
 
 def runs(process_id: int) -> bool:

@@ -17,6 +17,7 @@ import yaml
 from tests.cluster.api import GRANTS, SYSTEM, Api, Json, merged, unique, until
 from tests.cluster.conftest import Helm
 from tests.cluster.local.cluster import Cluster
+from tests.cluster.replicas import leader
 from tests.cluster.world import World
 from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED
@@ -42,8 +43,7 @@ async def installed_again(
 
 
 async def leads(api: Api) -> bool:
-    _, leader = await api.get(f"{OURS}/namespaces/{SYSTEM}/leaders/valetkey")
-    _, uid = (leader.get("spec", {}).get("holderIdentity", "") + "_").split("_")[:2]
+    _, uid = await leader(api)
     _, pod = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0")
     return bool(uid) and pod.get("metadata", {}).get("uid") == uid
 
