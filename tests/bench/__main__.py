@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from tests.bench import containers, crowd, ends, failover, flood, many, one, rows
+from tests.bench import containers, crowd, ends, failover, flood, many, one, outage, rows
 from tests.bench.rig import Rig
 from tests.bench.table import Row, save, show
 from tests.cluster.audit_log import count
@@ -17,7 +17,7 @@ from tests.cluster.local.cluster import Cluster, up
 from tests.cluster.local.places import AUDIT_LOG, ROOT, LocalClusterError
 
 ROUNDS = 5
-PARTS = ("crowd", "thousand", "one", "burst", "ends", "flood", "failover", "containers")
+PARTS = ("crowd", "thousand", "one", "burst", "ends", "flood", "failover", "containers", "outage")
 """Those that measure memory first, for it is to be that of live grants, not of the history that the others leave."""
 
 
@@ -69,6 +69,9 @@ async def measure(cluster: Cluster, measured: list[Row], *, quick: bool, only: C
             measured += rows.of_failover(*await failover.measure(rig, 2 if quick else 10))
         if "containers" in only:
             measured += rows.of_containers(await containers.measure(rig, 5 if quick else 30), died)
+        if "outage" in only:
+            away = timedelta(minutes=6 if quick else 14)
+            measured += rows.of_outage(await outage.measure(rig, 100 if quick else 1000, away))
 
 
 async def _burst(rig: Rig, number: int) -> list[Row]:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.bench.many import Agents
@@ -13,7 +14,6 @@ from tests.bench.one import GRANTS, SECRETS, added, removed
 from tests.bench.requests import copied, grant, request
 from tests.bench.rig import OURS, RBAC, Rig, spread
 from tests.bench.server import AGENTS, SHOP, Watcher
-from tests.cluster.api import Json
 
 BINDINGS = f"{RBAC}/namespaces/{SHOP}/rolebindings"
 WORKERS = 32
@@ -48,22 +48,9 @@ async def measure(rig: Rig, of: Agents, round_: int) -> Ended:
 async def _ours(rig: Rig, of: Agents, round_: int) -> float:
     path = f"{OURS}/namespaces/{AGENTS}/accessrequests"
     names = [f"ends-{len(of)}-{round_}-{i}" for i in range(len(of))]
-    tokens = []
-    async with (
-        Watcher(rig.server, SECRETS, added) as secrets,
-        Watcher(rig.server, BINDINGS, removed) as bindings,
-        Watcher(rig.server, GRANTS, removed) as gone,
-    ):
-        for first in range(0, len(of), _AT_A_TIME):
-            some = list(zip(names, of, strict=True))[first : first + _AT_A_TIME]
-            for name, (pod, token) in some:
-                await rig.server.send("POST", path, request(name, pod, token, "50m"), token=token)
-            for _, (pod, _) in some:
-                _, secret = await secrets.when(f"valetkey-{pod['metadata']['name']}")
-                tokens.append(_token(secret))
-        listed = await rig.server.send("GET", BINDINGS)
-        found = [body["metadata"]["name"] for body in listed["items"]]
-        made = [name for name in found if _OF_A_GRANT.match(name)]
+    async with Watcher(rig.server, BINDINGS, removed) as bindings, Watcher(rig.server, GRANTS, removed) as gone:
+        tokens = await begin(rig, of, names, "50m")
+        made = await bound(rig)
         if len(made) < len(of):
             raise RuntimeError(f"{len(made)} of {len(of)} are alive")
         await asyncio.sleep(3)  # what their beginning left to do is done
@@ -79,13 +66,40 @@ async def _ours(rig: Rig, of: Agents, round_: int) -> float:
     return last - began
 
 
-async def _bare(rig: Rig, of: Agents, round_: int) -> tuple[float, float]:
-    names, made = await _bare_made(rig, of, f"bare-ends-{round_}")
+async def begin(rig: Rig, of: Agents, names: Sequence[str], ttl: str) -> list[str]:
+    """Asks for a grant for each agent, a few at a time, and waits for all; gives their credentials."""
+    path = f"{OURS}/namespaces/{AGENTS}/accessrequests"
+    tokens = []
+    async with Watcher(rig.server, SECRETS, added) as secrets:
+        for first in range(0, len(of), _AT_A_TIME):
+            some = list(zip(names, of, strict=True))[first : first + _AT_A_TIME]
+            for name, (pod, token) in some:
+                await rig.server.send("POST", path, request(name, pod, token, ttl), token=token)
+            for _, (pod, _) in some:
+                _, secret = await secrets.when(f"valetkey-{pod['metadata']['name']}")
+                tokens.append(base64.b64decode(secret["data"]["token"]).decode())
+    return tokens
+
+
+async def bound(rig: Rig) -> list[str]:
+    """The bindings of grants that there are."""
+    listed = await rig.server.send("GET", BINDINGS)
+    found = [body["metadata"]["name"] for body in listed["items"]]
+    return [name for name in found if _OF_A_GRANT.match(name)]
+
+
+async def bare_ends(rig: Rig, of: Agents, prefix: str) -> float:
+    """Seconds until the last binding of so many chains of the bare client is gone, with all that goes with it."""
+    names, made = await _bare_made(rig, of, prefix)
     async with Watcher(rig.server, BINDINGS, removed) as bindings:
         began = time.perf_counter()
         ends = zip(names, made, of, strict=True)
         await spread(WORKERS, [rig.bare.end(name, uids, pod) for name, (_, uids), (pod, _) in ends])
-        last = max([(await bindings.when(name, seconds=300))[0] for name in names]) - began
+        return max([(await bindings.when(name, seconds=300))[0] for name in names]) - began
+
+
+async def _bare(rig: Rig, of: Agents, round_: int) -> tuple[float, float]:
+    last = await bare_ends(rig, of, f"bare-ends-{round_}")
     names, made = await _bare_made(rig, of, f"bare-alone-{round_}")
     async with Watcher(rig.server, BINDINGS, removed) as bindings:
         began = time.perf_counter()
@@ -110,7 +124,3 @@ async def _bare_made(rig: Rig, of: Agents, prefix: str) -> tuple[list[str], list
 async def _all_refused(rig: Rig, tokens: list[str]) -> None:
     """The authorizer hears of a deletion when a watch does: now, or some milliseconds later."""
     await spread(16, [asyncio.wait_for(rig.server.refused(token), 5) for token in tokens])
-
-
-def _token(secret: Json) -> str:
-    return base64.b64decode(secret["data"]["token"]).decode()

@@ -6,6 +6,7 @@ from tests.bench.containers import Containers
 from tests.bench.crowd import Crowd
 from tests.bench.ends import Ended
 from tests.bench.many import Thousand
+from tests.bench.outage import Outage
 from tests.bench.table import Row, beside, p50, p99
 
 CALLS = 26
@@ -89,6 +90,22 @@ def of_flood(quiet: dict[str, list[float]], loud: dict[str, list[float]], sent: 
             samples={"valetkey": loud[key], "bare": loud[f"bare {key}"]},
         )
         for key, what in (("ready", "request → credential readable"), ("dead", "outcome → 403"))
+    ]
+
+
+def of_outage(outage: Outage) -> list[Row]:
+    """An API server that was away for longer than credentials live."""
+    most = 1.5 * outage.bare + 2
+    return [
+        Row(
+            figure=f"{outage.number} grants whose time ran out while the API server was away for {outage.away}: "
+            f"its return → last binding gone; {outage.taken} of 50 tokens taken, {len(outage.left)} objects left",
+            valetkey=f"{outage.ours:.1f} s",
+            bare=f"{outage.bare:.1f} s",
+            ratio=outage.ours / outage.bare,
+            goal=f"≤ {most:.1f} s, 0, 0",
+            met=outage.ours <= most and not outage.left and not outage.taken,
+        )
     ]
 
 
