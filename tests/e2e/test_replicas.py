@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import SYSTEM, Api, Json, merged, until
+from tests.cluster.api import SYSTEM, Api, Json, merged, unique, until
+from tests.cluster.audit_log import operators
+from tests.cluster.local.cluster import Cluster
 from tests.cluster.replicas import leader, process
 from tests.cluster.world import World
 from tests.e2e.agent import OURS, Agent
@@ -87,27 +92,74 @@ async def test_a_leader_that_is_told_to_stop_lets_the_other_lead_at_once(pair: A
     await agent.granted()
 
 
-async def test_a_leader_that_was_stopped_and_wakes_up_writes_nothing(pair: Api, agent: Agent) -> None:
+async def test_a_leader_that_was_stopped_amid_work_and_wakes_up_writes_nothing(
+    pair: Api, cluster: Cluster, agent: Agent
+) -> None:
     first = await agent.granted(spec={"ttl": "5m"})
     credential = await agent.credential()
     before, uid = await leader(pair)
     stopped = process(before)
-    os.kill(stopped, signal.SIGSTOP)
-    try:
-        await agent.report(first)  # the stopped leader's watch brings it, when it wakes
-        assert await agent.dead(credential, seconds=8) < 8
-        await agent.finished(first)
-        second = await agent.granted(spec={"ttl": "5m"})
-        assert (await leader(pair))[1] != uid
-        held = await agent.credential()
-    finally:
-        os.kill(stopped, signal.SIGCONT)
+    async with at_work(agent.world, 4) as done:
+        await asyncio.sleep(2)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            await agent.report(first)  # the stopped leader's watch brings it, when it wakes
+            assert await agent.dead(credential, seconds=8) < 8
+            await agent.finished(first)
+            assert (await leader(pair))[1] != uid
+            followed, amid = datetime.now(UTC), sum(done.values())
+            second = await agent.granted(spec={"ttl": "5m"})
+            held = await agent.credential()
+            await asyncio.sleep(30)
+            assert sum(done.values()) > amid
+        finally:
+            os.kill(stopped, signal.SIGCONT)
 
-    async def gone() -> bool:
-        return not runs(stopped)
+        async def gone() -> bool:
+            return not runs(stopped)
 
-    await until(gone, "the old leader to end itself", seconds=20)
+        await until(gone, "the old leader to end itself", seconds=20)
+        await asyncio.sleep(2)
+    assert all(done.values())
     assert (await leader(pair))[1] != uid
     assert await agent.may(held)
     assert await credentials(pair, second) == [f"valetkey-{(await latest(agent))['spec']['request']['uid']}"]
     assert (await latest(agent))["metadata"]["name"] == second
+    if cluster.audit_log is not None:
+        assert await asyncio.to_thread(written, cluster.audit_log, uid, followed) == []
+
+
+@asynccontextmanager
+async def at_work(world: World, number: int) -> AsyncIterator[Counter[str]]:
+    """Agents that ask, work and report one task after the other; gives how many tasks each has done."""
+    agents = [Agent(world, unique("busy")) for _ in range(number)]
+    await asyncio.gather(*(agent.begin() for agent in agents))
+    done, over = Counter({agent.name: 0 for agent in agents}), asyncio.Event()
+
+    async def work(agent: Agent) -> None:
+        while not over.is_set():
+            task = await agent.granted()
+            credential = await agent.credential()
+            await agent.report(task)
+            await agent.dead(credential, seconds=15)
+            await agent.finished(task)
+            done[agent.name] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for agent in agents:
+            group.create_task(work(agent))
+        yield done
+        over.set()
+    await asyncio.gather(*(agent.leave() for agent in agents))
+
+
+def written(log: Path, pod_uid: str, since: datetime) -> list[str]:
+    """What a pod has written since then, by the API server's audit log; what was refused is not written."""
+    return [
+        f"{event['verb']} {event['objectRef']['resource']}"
+        for event in operators(log)
+        if event["user"].get("extra", {}).get("authentication.kubernetes.io/pod-uid") == [pod_uid]
+        and event["verb"] in ("create", "update", "patch", "delete")
+        and event["responseStatus"]["code"] < 300
+        and datetime.fromisoformat(event["requestReceivedTimestamp"]) > since
+    ]
