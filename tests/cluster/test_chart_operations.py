@@ -156,6 +156,7 @@ def test_what_revocation_consists_of_goes_before_the_rest(helm: Helm) -> None:
         ("valetkey.dev", "leaders", "update"),
         ("", "secrets", "delete"),
         ("", "serviceaccounts", "delete"),
+        ("batch", "jobs", "delete"),
         *((rbac, kind, "delete") for kind in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")),
     ):
         assert must in first

@@ -269,6 +269,7 @@ async def test_the_spec_of_a_grant_does_not_change(api: Api, world: World) -> No
         ),
         {"spec": {"ttl": {"default": "5m", "max": "15m"}}},
         {"spec": {"ttl": {"max": "15m"}}},
+        {"spec": {"backstop": "Job"}},
         {"spec": {"purposes": [{"name": "a", "parameters": {"n": {"type": "integer", "minimum": 1, "maximum": 3}}}]}},
         {"spec": {"purposes": [{"name": "a", "parameters": {"s": {"type": "array", "enum": ["x"], "maxLength": 3}}}]}},
     ],
@@ -383,6 +384,7 @@ async def test_a_policy_has_the_defaults_that_its_author_left_out(api: Api, inst
             "spec.delivery: Invalid value: 0: spec.delivery in body should have at least 1 items",
         ),
         ({"spec": {"limits": {"active": 0}}}, "spec.limits.active: Invalid value"),
+        ({"spec": {"backstop": "Pod"}}, 'spec.backstop: Unsupported value: "Pod"'),
     ],
 )
 async def test_a_policy_is_refused(api: Api, installed: Json, change: Json, message: str) -> None:

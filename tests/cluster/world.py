@@ -79,7 +79,9 @@ class World:
                 path = f"{base}/taskgrants/{body['metadata']['name']}"
                 await self.api.patch(path, {"metadata": {"finalizers": None}}, by=operator)
             await self.api.gone(f"{base}/accessrequests{ours}")
-        await self.api.delete(f"/api/v1/namespaces/{GRANTS}/serviceaccounts?labelSelector=valetkey.dev/request")
+        left_by_grants = "labelSelector=valetkey.dev/request&propagationPolicy=Background"
+        await self.api.delete(f"/api/v1/namespaces/{GRANTS}/serviceaccounts?{left_by_grants}")
+        await self.api.delete(f"/apis/batch/v1/namespaces/{GRANTS}/jobs?{left_by_grants}")
         for namespace in ("agents", "agents-b", "shop"):
             await self.api.gone(f"/api/v1/namespaces/{namespace}/pods?fieldSelector=spec.nodeName=paper-node")
         await self.api.gone("/api/v1/nodes/paper-node")

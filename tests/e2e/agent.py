@@ -161,11 +161,11 @@ class Agent:
         await until(clean, f"the grants of {self.name} to go")
 
     async def traces(self, credential: Caller) -> list[str]:
-        """What the API server still holds of a credential: its account, and what is bound to it."""
+        """What the API server still holds of a credential: its account, what is bound to it, and its timer."""
         account = claims(credential)["sub"].rpartition(":")[2]
         left = []
-        status, _ = await self.api.get(f"/api/v1/namespaces/{GRANTS}/serviceaccounts/{account}")
-        left += [account] if status == 200 else []
+        for path in (account_path(credential), timer_path(credential)):
+            left += [path] if (await self.api.get(path))[0] == 200 else []
         for kind in ("namespaces/shop/roles", "namespaces/shop/rolebindings", "clusterroles", "clusterrolebindings"):
             _, listed = await self.api.get(f"/apis/rbac.authorization.k8s.io/v1/{kind}")
             uid = account.removeprefix("valetkey-").removeprefix("t-")
@@ -181,3 +181,14 @@ class Agent:
             "podSelector": {"matchLabels": {"agent": self.name}},
         }
         return {"ttl": {"default": "5m", "max": "15m"}, "subjects": [subject]}
+
+
+def account_path(credential: Caller) -> str:
+    """Where the account of a credential is."""
+    return f"/api/v1/namespaces/{GRANTS}/serviceaccounts/{claims(credential)['sub'].rpartition(':')[2]}"
+
+
+def timer_path(credential: Caller) -> str:
+    """Where the timer of a credential is, if it has one."""
+    account = claims(credential)["sub"].rpartition(":")[2]
+    return f"/apis/batch/v1/namespaces/{GRANTS}/jobs/{account.replace('valetkey-t-', 'valetkey-')}"

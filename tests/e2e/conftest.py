@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import SYSTEM, Api, Json, merged
+from tests.cluster.api import SYSTEM, Api, Json, merged, until
 from tests.cluster.conftest import LOG, VALUES, Helm, api, helm
 from tests.cluster.local.cluster import Cluster
 from tests.cluster.world import World
@@ -18,6 +18,8 @@ from tests.e2e.agent import Agent
 from tests.e2e.witness import Witness
 
 __all__ = ["api", "helm"]
+
+Stop = Callable[[], Awaitable[None]]
 
 OPERATED = merged(
     VALUES,
@@ -72,6 +74,21 @@ async def operated(cluster: Cluster, api: Api, install: Callable[[Json], None]) 
     _, operator = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0")
     restarts = [status["restartCount"] for status in operator["status"]["containerStatuses"]]
     assert restarts == [0], "the operator stopped by itself while the tests ran: kubectl logs --previous says why"
+
+
+@pytest.fixture
+async def stop(operated: World, install: Callable[[Json], None]) -> AsyncIterator[Stop]:
+    """Stops the operator, as `replicas: 0` does; it is back afterwards."""
+
+    async def gone() -> bool:
+        return (await operated.api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0"))[0] == 404
+
+    async def run() -> None:
+        await asyncio.to_thread(install, merged(OPERATED, {"replicas": 0}))
+        await until(gone, "the operator to stop", seconds=60)
+
+    yield run
+    await asyncio.to_thread(install, OPERATED)
 
 
 @pytest.fixture(scope="session")

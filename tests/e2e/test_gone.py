@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 
-import pytest
-
-from tests.cluster.api import SYSTEM, Json, claims, merged, until
+from tests.cluster.api import Json, claims, until
 from tests.cluster.world import World
 from tests.e2e.agent import OURS, Agent
-from tests.e2e.conftest import OPERATED
-
-Stop = Callable[[], Awaitable[None]]
-PODS = f"/api/v1/namespaces/{SYSTEM}/pods"
-
-
-@pytest.fixture
-async def stop(operated: World, install: Callable[[Json], None]) -> AsyncIterator[Stop]:
-    """Stops the operator, as `replicas: 0` does; it is back afterwards."""
-
-    async def gone() -> bool:
-        return (await operated.api.get(f"{PODS}/valetkey-0"))[0] == 404
-
-    async def run() -> None:
-        await asyncio.to_thread(install, merged(OPERATED, {"replicas": 0}))
-        await until(gone, "the operator to stop", seconds=60)
-
-    yield run
-    await asyncio.to_thread(install, OPERATED)
+from tests.e2e.conftest import OPERATED, Stop
 
 
 async def secret_goes(agent: Agent) -> None:

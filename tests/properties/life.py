@@ -48,7 +48,12 @@ class Process:
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
         views = Views(self.cache, self.surroundings, cluster="", limit_active=20, limit_requests=limit_requests)
         issuer = KubernetesIssuer(
-            world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
+            world,
+            namespace="valetkey-grants",
+            targets=("shop",),
+            server="https://api",
+            certificate_authority="CA",
+            clock=lambda: world.now,
         )
         self.backends = backends = Backends(
             api=world,
@@ -149,7 +154,7 @@ def request(name: str, owner: Json, ttl: str, secret: str, now: datetime) -> Jso
     }
 
 
-def policy(minutes: int) -> Json:
+def policy(minutes: int, backstop: str = "None") -> Json:
     """Allows the request above, for so long at most."""
     return {
         "metadata": {"name": "fix", "namespace": ""},
@@ -171,5 +176,6 @@ def policy(minutes: int) -> Json:
                 }
             ],
             "ttl": {"default": "1m", "max": f"{minutes}m"},
+            "backstop": backstop,
         },
     }

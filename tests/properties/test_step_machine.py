@@ -12,24 +12,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.properties.life import GUARD, LONG, PODS, SHORT, Process, pod, policy, request
-from tests.properties.world import Crash, World
+from tests.properties.world import Crash, World, ends_at
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE
 from valetkey.kube.api import Json
 from valetkey.reasons import Reason, place_of
 
+BACKSTOPS = ("None", "Job")
+
 
 class Machine(RuleBasedStateMachine):
     """Agents, people, time and faults on one side; the operator, which dies a lot, on the other."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(backstop=st.sampled_from(BACKSTOPS))
+    def begin(self, backstop: str) -> None:
         self.world = World()
         self.causes: dict[str, set[str]] = {}
         self.crashes = 0
         self.world.add("ValidatingAdmissionPolicy", {**GUARD})
         self.world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-        self.world.add("AgentPolicy", policy(15))
+        self.world.add("AgentPolicy", policy(15, backstop))
         self.world.now += timedelta(minutes=1)
         self.world.now = self.world.now.replace(microsecond=0)
         for name in PODS:
@@ -62,7 +64,7 @@ class Machine(RuleBasedStateMachine):
             self.process = Process(world)
             self.run(self.process.relist.read_all)
 
-    @rule(at=st.integers(1, 12), orphan=st.booleans(), named=st.booleans())
+    @rule(at=st.integers(1, 14), orphan=st.booleans(), named=st.booleans())
     def the_operator_sweeps(self, at: int, orphan: bool, named: bool) -> None:
         """Grants begin and end while it looks; a write of an earlier life comes in late."""
         world = self.world
@@ -71,11 +73,13 @@ class Machine(RuleBasedStateMachine):
             uid = f"1a7e0000-0000-4000-8000-{self.count:012d}"
             for kind, namespace, name in [
                 ("ServiceAccount", "valetkey-grants", f"valetkey-{uid}"),
+                ("Job", "valetkey-grants", f"valetkey-{uid}"),
                 ("Role", "shop", f"valetkey-{uid}-0"),
                 ("RoleBinding", "shop", f"valetkey-{uid}-0"),
             ]:
                 labels = {REQUEST_LABEL: uid if named else "another"}
-                world.add(kind, {"metadata": {"name": name, "namespace": namespace, "labels": labels}})
+                body: Json = {"metadata": {"name": name, "namespace": namespace, "labels": labels}}
+                world.add(kind, body | ({"spec": {"activeDeadlineSeconds": 1}} if kind == "Job" else {}))
         world.lists, world.before_list = 0, (at, self.process.work)
         self.run(self.process.sweep.sweep)
         world.before_list = None
@@ -86,9 +90,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(minutes=st.sampled_from([0.1, 1.0, 3.0, 7.0]))
     def time_passes(self, minutes: float) -> None:
-        self.world.now += timedelta(minutes=minutes)
+        self.world.pass_time(timedelta(minutes=minutes))
         for grant in self.live_grants():
-            if self.world.now >= datetime.fromisoformat(grant["spec"]["order"]["notAfter"]):
+            if self.world.now >= not_after(grant):
                 self.cause(grant, Reason.TTL_REACHED)
 
     # -- agents and people -----------------------------------------------------------------------------------------
@@ -146,11 +150,11 @@ class Machine(RuleBasedStateMachine):
         if how == "replace":
             self.world.add("Pod", pod(name))
 
-    @rule(minutes=st.sampled_from([1, 15]))
-    def the_policy_changes(self, minutes: int) -> None:
+    @rule(minutes=st.sampled_from([1, 15]), backstop=st.sampled_from(BACKSTOPS))
+    def the_policy_changes(self, minutes: int, backstop: str) -> None:
         known = self.world.objects["AgentPolicy", "", "fix"]
         generation = known["metadata"]["generation"] + 1
-        spec = policy(minutes)["spec"]
+        spec = policy(minutes, backstop)["spec"]
         self.world.change("AgentPolicy", "", "fix", {"metadata": {"generation": generation}, "spec": spec})
         if minutes == 1:
             for grant in self.live_grants():
@@ -175,7 +179,7 @@ class Machine(RuleBasedStateMachine):
             for grant in self.process.cache.vanished.values()
             if grant.spec.plan.kubernetes
         }
-        for kind in ("ServiceAccount", "Role", "RoleBinding"):
+        for kind in ("ServiceAccount", "Role", "RoleBinding", "Job"):
             for body in self.world.of(kind):
                 assert f"valetkey-{body['metadata']['labels'][REQUEST_LABEL]}" in named, (kind, body)
 
@@ -185,8 +189,30 @@ class Machine(RuleBasedStateMachine):
             status = grant.get("status", {})
             if "end" not in status and any(c["type"] == "Delivered" for c in status.get("conditions", ())):
                 plan = grant["spec"]["plan"]["kubernetes"]
-                for entry in (plan["account"], *plan["objects"]):
+                timed = [plan["account"], plan["timer"]] if "timer" in plan else []
+                over = self.world.now >= not_after(grant)
+                for entry in (plan["account"], *plan["objects"], *timed):
+                    if over and entry in timed:
+                        continue
                     assert (entry["kind"], entry["namespace"], entry["name"]) in self.world.objects, entry
+
+    @invariant()
+    def what_has_a_timer_is_over_at_its_time_whatever_the_operator_does(self) -> None:
+        accounts = {body["metadata"]["name"]: body["metadata"] for body in self.world.of("ServiceAccount")}
+        jobs = {body["metadata"]["name"]: body for body in self.world.of("Job")}
+        for grant in self.world.of("TaskGrant"):
+            timer = grant["spec"]["plan"]["kubernetes"].get("timer")
+            assert (timer is not None) == grant["spec"]["order"]["backstop"]
+            account = accounts.get(grant["spec"]["plan"]["kubernetes"]["account"]["name"])
+            if timer is None:
+                assert account is None or "ownerReferences" not in account
+                continue
+            job = jobs.get(timer["name"])
+            if job is not None:
+                assert ends_at(job) <= not_after(grant) + timedelta(seconds=3)
+            if account is not None:
+                assert job is not None
+                assert [owner["uid"] for owner in account["ownerReferences"]] == [job["metadata"]["uid"]]
 
     @invariant()
     def no_grant_has_two_credentials_within_reach(self) -> None:
@@ -211,7 +237,7 @@ class Machine(RuleBasedStateMachine):
             self.operate(fuse=None, after=False, faults=[], fresh=True)
         world = self.world
         assert not world.of("TaskGrant")
-        for kind in ("ServiceAccount", "Role", "RoleBinding"):
+        for kind in ("ServiceAccount", "Role", "RoleBinding", "Job"):
             assert not world.of(kind), (kind, world.of(kind))
         assert all(body["type"] != SECRET_TYPE for body in world.of("Secret"))
         assert not world.live_tokens()
@@ -249,6 +275,11 @@ class Machine(RuleBasedStateMachine):
 
     def cause_of_request(self, uid: str, reason: Reason) -> None:
         self.causes.setdefault(uid, set()).add(reason)
+
+
+def not_after(grant: Json) -> datetime:
+    """When a grant ends at the latest."""
+    return datetime.fromisoformat(grant["spec"]["order"]["notAfter"])
 
 
 TestMachine = Machine.TestCase

@@ -35,7 +35,7 @@ scopes = st.fixed_dictionaries(
 )
 
 
-def order(uid: str, scopes: list[dict[str, Any]], pod_templates: bool) -> Order:
+def order(uid: str, scopes: list[dict[str, Any]], pod_templates: bool, backstop: bool = False) -> Order:
     subject = {"namespace": "shop", "podName": "one", "podUID": "p", "nodeName": "n", "serviceAccount": "fixer"}
     return Order.model_validate(
         {
@@ -47,6 +47,7 @@ def order(uid: str, scopes: list[dict[str, Any]], pod_templates: bool) -> Order:
             "access": {"kubernetes": {"scopes": scopes}},
             "line": "",
             "podTemplates": pod_templates,
+            "backstop": backstop,
             "openedAt": NOW,
             "notAfter": NOW + timedelta(minutes=5),
         }
@@ -54,18 +55,24 @@ def order(uid: str, scopes: list[dict[str, Any]], pod_templates: bool) -> Order:
 
 
 uids = st.uuids().map(str)
-orders = st.builds(order, uids, st.lists(scopes, min_size=1, max_size=8), st.booleans())
+orders = st.builds(order, uids, st.lists(scopes, min_size=1, max_size=8), st.booleans(), st.booleans())
 
 
 def issuer() -> KubernetesIssuer:
     return KubernetesIssuer(
-        World(), namespace=GRANTS, targets=TARGETS, server="https://api", certificate_authority="CA"
+        World(),
+        namespace=GRANTS,
+        targets=TARGETS,
+        server="https://api",
+        certificate_authority="CA",
+        clock=lambda: NOW,
     )
 
 
 def objects(plan: Plan) -> list[PlannedObject]:
     assert plan.kubernetes is not None
-    return [plan.kubernetes.account, *plan.kubernetes.objects]
+    timer = [plan.kubernetes.timer] if plan.kubernetes.timer is not None else []
+    return [plan.kubernetes.account, *plan.kubernetes.objects, *timer]
 
 
 def names(plan: Plan) -> set[tuple[str, str | None, str]]:
@@ -128,7 +135,17 @@ def test_each_scope_has_its_binding_and_a_role_where_rules_were_ordered(one: Ord
         if scope.rules is not None:
             expected.append((f"{prefix}Role", scope.namespace))
         expected.append((f"{prefix}RoleBinding", scope.namespace))
-    assert [(entry.kind, entry.namespace) for entry in objects(issuer().plan(one))[1:]] == expected
+    plan = issuer().plan(one).kubernetes
+    assert plan is not None
+    assert [(entry.kind, entry.namespace) for entry in plan.objects] == expected
+
+
+@given(orders)
+def test_a_timer_is_planned_beside_the_account_exactly_where_it_was_ordered(one: Order) -> None:
+    plan = issuer().plan(one).kubernetes
+    assert plan is not None
+    expected = PlannedObject(kind="Job", namespace=GRANTS, name=f"valetkey-{one.request_uid}")
+    assert plan.timer == (expected if one.backstop else None)
 
 
 RULES = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]

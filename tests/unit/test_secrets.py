@@ -121,7 +121,12 @@ async def test_no_error_of_issuer_or_delivery_holds_the_secret(status: int) -> N
     order, plan = grant.spec.order, grant.spec.plan
     unrecorded = grant.model_copy(update={"status": GrantStatus()})
     issuer = KubernetesIssuer(
-        world, namespace="valetkey-grants", targets=("shop",), server="https://api", certificate_authority="CA"
+        world,
+        namespace="valetkey-grants",
+        targets=("shop",),
+        server="https://api",
+        certificate_authority="CA",
+        clock=lambda: world.now,
     )
     for _ in range(3):
         await world.write("IssuePending")

@@ -262,6 +262,7 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         access=request.spec.access,
         line=line(request.spec.access),
         pod_templates=approved.pod_templates,
+        backstop=approved.backstop,
         opened_at=now,
         not_after=now + approved.ttl,
     )

@@ -109,6 +109,7 @@ class Operator:
             audience=settings.audience,
             server=settings.server or server,
             certificate_authority=certificate_authority,
+            clock=clock,
         )
         backends = Backends(
             api=api,

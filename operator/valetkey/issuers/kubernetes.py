@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -15,6 +15,7 @@ from valetkey.errors import InvalidError, NotReadyError
 from valetkey.issuers.base import Found
 from valetkey.issuers.kubeconfig import kubeconfig
 from valetkey.issuers.objects import Objects, refusal
+from valetkey.issuers.timer import timer
 from valetkey.kinds.access import Scope
 from valetkey.kinds.credential import Credential, Secret
 from valetkey.kinds.taskgrant import KubernetesPlan, MadeObject, Order, Plan, PlannedObject
@@ -38,6 +39,7 @@ class KubernetesIssuer:
         targets: Iterable[str],
         server: str,
         certificate_authority: str,
+        clock: Callable[[], datetime],
         audience: str | None = None,
     ) -> None:
         """`namespace` holds the accounts; `targets` are the namespaces in which rights may be handed out."""
@@ -48,6 +50,7 @@ class KubernetesIssuer:
         self._namespace = namespace
         self._server = server
         self._ca = certificate_authority
+        self._clock = clock
 
     @property
     def name(self) -> str:
@@ -60,7 +63,7 @@ class KubernetesIssuer:
         return timedelta(seconds=70)
 
     def plan(self, order: Order) -> Plan:
-        """Account, roles and bindings, all named by the request's uid.
+        """Account, roles, bindings and timer, all named by the request's uid.
 
         Raises InvalidError for a namespace in which the operator may make nothing, and so could not unmake it.
         """
@@ -80,7 +83,9 @@ class KubernetesIssuer:
             objects += [binding] if scope.rules is None else [role, binding]
         return Plan(
             kubernetes=KubernetesPlan(
-                account=_planned("ServiceAccount", self._namespace, account), objects=tuple(objects)
+                account=_planned("ServiceAccount", self._namespace, account),
+                objects=tuple(objects),
+                timer=_planned("Job", self._namespace, f"valetkey-{order.request_uid}") if order.backstop else None,
             )
         )
 
@@ -93,7 +98,7 @@ class KubernetesIssuer:
         account = plan.kubernetes.account
         scopes = enumerate(order.access.kubernetes.scopes)
         (credential,), rights = await both(
-            all_of(self._account_and_token(order, account)),
+            all_of(self._account_and_token(order, plan.kubernetes)),
             all_of(*(self._rights(order, account, index, scope) for index, scope in scopes)),
         )
         return replace(credential, made=(*credential.made, *chain.from_iterable(rights)))
@@ -107,10 +112,11 @@ class KubernetesIssuer:
             return await self.issue(order, plan)
 
     async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> str:
-        """Deletes bindings, roles and account side by side, then reads that each is gone."""
+        """Deletes bindings, roles, account and timer side by side, then reads that each is gone."""
         assert plan.kubernetes is not None
         uids = {(entry.kind, entry.namespace, entry.name): entry.uid for entry in made}
         objects = [*reversed(plan.kubernetes.objects), plan.kubernetes.account]
+        objects += [plan.kubernetes.timer] if plan.kubernetes.timer is not None else []
         owner = plan.kubernetes.account.name.removeprefix("valetkey-").removeprefix("t-")
         try:
             await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
@@ -120,15 +126,16 @@ class KubernetesIssuer:
         return "Absent"
 
     async def found(self) -> AsyncIterator[Found]:
-        """Bindings, roles and accounts that carry a request's uid in name and label; bindings first."""
+        """Bindings, roles, accounts and timers that carry a request's uid in name and label; bindings first."""
         try:
             for kind in ("RoleBinding", "ClusterRoleBinding", "Role", "ClusterRole"):
                 async for owner, made in self._objects.owned(kind):
                     # Elsewhere nothing is ever written, so nothing there is ours.
                     if made.namespace is None or made.namespace in self._targets:
                         yield Found(owner, made)
-            async for owner, made in self._objects.owned("ServiceAccount", self._namespace):
-                yield Found(owner, made)
+            for kind in ("ServiceAccount", "Job"):
+                async for owner, made in self._objects.owned(kind, self._namespace):
+                    yield Found(owner, made)
         except ApiError as error:
             raise unavailable(error, Reason.BACKEND_UNAVAILABLE) from error
 
@@ -142,10 +149,16 @@ class KubernetesIssuer:
         except ApiError as error:
             raise unavailable(error, Reason.REVOCATION_PENDING) from error
 
-    async def _account_and_token(self, order: Order, account: PlannedObject) -> Credential:
+    async def _account_and_token(self, order: Order, plan: KubernetesPlan) -> Credential:
+        owner, timed = order.request_uid, None
+        if plan.timer is not None:
+            # The account is never without it. One that an earlier try left runs on: no try prolongs what is left.
+            content = timer(order.not_after - self._clock())
+            timed = await self._objects.ensure(owner, plan.timer, content, compared=())
         # Afresh: an earlier try may have got as far as the pod, and its token dies with the account that it was of.
-        made = await self._objects.create_afresh(order.request_uid, account, {"automountServiceAccountToken": False})
-        return await self._token(order, account, made=(made,))
+        content = {"automountServiceAccountToken": False}
+        account = await self._objects.create_afresh(owner, plan.account, content, goes_with=timed)
+        return await self._token(order, plan.account, made=(account, timed) if timed is not None else (account,))
 
     async def _rights(self, order: Order, account: PlannedObject, index: int, scope: Scope) -> tuple[MadeObject, ...]:
         owner, made = order.request_uid, list[MadeObject]()

@@ -14,8 +14,8 @@ from valetkey.kube.api import Api, ApiError, Json, namespace_goes, unavailable
 from valetkey.reasons import Reason
 
 _OWNER: Final = re.compile(r"[0-9a-f-]{36}")
-_NAMES: Final = {"ServiceAccount": "valetkey-(t-)?{}"}
-"""What an object of an owner is called; all but accounts are numbered."""
+_NAMES: Final = {"ServiceAccount": "valetkey-(t-)?{}", "Job": "valetkey-{}"}
+"""What an object of an owner is called; all but accounts and timers are numbered."""
 
 
 class Objects:
@@ -40,9 +40,23 @@ class Objects:
             raise InvalidError(Reason.ISSUED_BEYOND_ORDER, f"{_where(entry)} is not what was ordered")
         return _made(entry, found)
 
-    async def create_afresh(self, owner: str, entry: PlannedObject, content: Json) -> MadeObject:
-        """Creates an object; one that an earlier try left is deleted first, and what hangs on its uid dies."""
+    async def create_afresh(
+        self, owner: str, entry: PlannedObject, content: Json, *, goes_with: MadeObject | None = None
+    ) -> MadeObject:
+        """Creates an object; one that an earlier try left is deleted first, and what hangs on its uid dies.
+
+        It is collected when what it `goes_with` is gone.
+        """
         path, body = paths.collection(entry.kind, entry.namespace), _body(owner, entry) | content
+        if goes_with is not None:
+            body["metadata"]["ownerReferences"] = [
+                {
+                    "apiVersion": paths.api_version(goes_with.kind),
+                    "kind": goes_with.kind,
+                    "name": goes_with.name,
+                    "uid": goes_with.uid,
+                }
+            ]
         try:
             try:
                 found = await self._api.create(path, body)

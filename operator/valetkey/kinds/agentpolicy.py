@@ -258,6 +258,13 @@ class PolicySpec(Model):
         json_schema_extra=_AS_SET,
     )
     limits: Limits = Field(default=Limits(), description="How much at once.")
+    backstop: Literal["None", "Job"] | None = Field(
+        default=None,
+        description=(
+            "What ends a grant at its time while the operator is gone. None: its token's own expiry, up to 670 s late. "
+            "Job: a timer Job that runs no pod, within tens of seconds. A grant keeps what it began with. Default None."
+        ),
+    )
 
     @property
     def ttl_default(self) -> timedelta:

@@ -55,6 +55,9 @@ class Order(Model):
     pod_templates: bool = Field(
         default=False, description="Whether the policy accepted the risk that pod templates are changed."
     )
+    backstop: bool = Field(
+        default=False, description="Whether the policy wants a timer Job, which ends it while the operator is gone."
+    )
     opened_at: Time = Field(description="When the grant was opened.")
     not_after: Time = Field(description="When it ends at the latest.")
 
@@ -62,7 +65,7 @@ class Order(Model):
 class PlannedObject(Model):
     """One object that will exist for this grant."""
 
-    kind: Literal["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"] = Field(
+    kind: Literal["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Job"] = Field(
         description="Its kind."
     )
     namespace: Name | None = Field(default=None, description="Its namespace, if its kind has one.")
@@ -75,6 +78,9 @@ class KubernetesPlan(Model):
     account: PlannedObject = Field(description="The account that the credential is of.")
     objects: tuple[PlannedObject, ...] = Field(
         max_length=32, description="Roles and bindings, in the order of the access's scopes."
+    )
+    timer: PlannedObject | None = Field(
+        default=None, description="The Job that owns the account and takes it along when its time is over."
     )
 
 

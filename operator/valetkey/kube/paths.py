@@ -18,6 +18,7 @@ _PLURALS: Final[dict[str, tuple[str, str]]] = {
     "Secret": (_CORE, "secrets"),
     "Namespace": (_CORE, "namespaces"),
     "ServiceAccount": (_CORE, "serviceaccounts"),
+    "Job": ("/apis/batch/v1", "jobs"),
     "Leader": (_OURS, "leaders"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
     "Role": (_RBAC, "roles"),

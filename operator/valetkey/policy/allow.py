@@ -107,7 +107,13 @@ def consider(
     if facts.active.get(name, 0) >= limit:
         return refused(Stage.LIMITS, _limit(name, spec, limit))
     reference = PolicyReference(name=name, uid=policy.metadata.uid, generation=policy.metadata.generation)
-    return Approved(reference, fitting.entry.name, ttl, Risk.POD_TEMPLATES in fitting.risks)
+    return Approved(
+        reference,
+        fitting.entry.name,
+        ttl,
+        pod_templates=Risk.POD_TEMPLATES in fitting.risks,
+        backstop=spec.backstop == "Job",
+    )
 
 
 def _purpose(spec: PolicySpec, name: str) -> Purpose | None:

@@ -20,6 +20,8 @@ class Approved:
     ttl: timedelta
     pod_templates: bool
     """Whether that entry accepts the risk PodTemplates."""
+    backstop: bool
+    """Whether the policy wants a timer Job for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ACCOUNTS = f"/api/v1/namespaces/{GRANTS}/serviceaccounts"
 
 
+TIMERS = f"/apis/batch/v1/namespaces/{GRANTS}/jobs"
+
+
 PODS = "/api/v1/namespaces/agents/pods"
 
 
@@ -109,6 +112,20 @@ def grant_account(request_uid: str, name: str | None = None) -> Json:
         "metadata": {"name": name or f"valetkey-{request_uid}", "labels": {"valetkey.dev/request": request_uid}},
         "automountServiceAccountToken": False,
     }
+
+
+def timer(request_uid: str, seconds: int = 300, **change: Any) -> Json:
+    """A timer as the operator makes it."""
+    body = {
+        "metadata": {"name": f"valetkey-{request_uid}", "labels": {"valetkey.dev/request": request_uid}},
+        "spec": {
+            "parallelism": 0,
+            "activeDeadlineSeconds": seconds,
+            "ttlSecondsAfterFinished": 0,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}},
+        },
+    }
+    return merged(body, change)
 
 
 def token_request(seconds: int = 600, **spec: Any) -> Json:

@@ -7,7 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.cluster.api import OPERATOR, SYSTEM, Api, Caller, Json, unique, until
-from tests.cluster.guards.attack import ACCOUNTS, PODS, SECRETS, TASK_GRANTS, accepted, delivered, refused
+from tests.cluster.guards.attack import (
+    ACCOUNTS,
+    PODS,
+    SECRETS,
+    TASK_GRANTS,
+    TIMERS,
+    accepted,
+    delivered,
+    refused,
+    timer,
+)
 from tests.cluster.world import World, grant
 
 LEADERS = f"/apis/valetkey.dev/v1alpha1/namespaces/{SYSTEM}/leaders"
@@ -59,6 +69,7 @@ async def test_whoever_does_not_lead_writes_nothing_of_a_grant(api: Api, world: 
     for caller in (replica(1), Caller(user=OPERATOR, groups=("system:masters",)), await api_token(api)):
         for answer in (
             await api.post(f"{ACCOUNTS}?dryRun=All", account(), by=caller),
+            await api.post(f"{TIMERS}?dryRun=All", timer(UID), by=caller),
             await api.post(f"{TASK_GRANTS}?dryRun=All", grant(unique("f"), UID), by=caller),
             await api.post(f"{SECRETS}?dryRun=All", secret, by=caller),
             await api.patch(

@@ -76,6 +76,8 @@ async def test_the_operator_writes_nothing_that_it_has_no_business_with(api: Api
     ]:
         if where.endswith("/pods"):
             refused(await api.post(where, body, by=loose), "operator-delivery", "neither makes nor deletes pods")
+        elif where.endswith("/jobs"):
+            refused(await api.post(where, body, by=loose), "operator-timers", "in the namespace of grants alone")
         else:
             refused(await api.post(where, body, by=loose), "operator-leash", "does not CREATE")
     for where in (f"{path}/status", f"{path}/resize", "/api/v1/namespaces/agents", "/api/v1/nodes/paper-node"):

@@ -18,6 +18,7 @@ from tests.cluster.guards.attack import (
     RBAC,
     SECRETS,
     TASK_GRANTS,
+    TIMERS,
     accepted,
     binding,
     delivered,
@@ -25,6 +26,7 @@ from tests.cluster.guards.attack import (
     grant_account,
     refused,
     role,
+    timer,
     token_request,
 )
 from tests.cluster.world import World, grant
@@ -137,7 +139,11 @@ async def test_the_whole_path_of_a_grant_is_open_to_the_operator(api: Api, world
     request_uid, name = request["metadata"]["uid"], request["metadata"]["name"]
     path = f"{TASK_GRANTS}/{name}"
     accepted(await api.post(TASK_GRANTS, grant(name, request_uid), by=operator))
-    accepted(await api.post(ACCOUNTS, grant_account(request_uid), by=operator))
+    timed = accepted(await api.post(TIMERS, timer(request_uid), by=operator))["metadata"]
+    accepted(await api.get(f"{TIMERS}/{timed['name']}", by=operator))
+    owners = [{"apiVersion": "batch/v1", "kind": "Job", "name": timed["name"], "uid": timed["uid"]}]
+    account = merged(grant_account(request_uid), {"metadata": {"ownerReferences": owners}})
+    accepted(await api.post(ACCOUNTS, account, by=operator))
     accepted(await api.post(f"{ACCOUNTS}/valetkey-{request_uid}/token", token_request(), by=operator))
     for kind, body in (("roles", role(request_uid)), ("rolebindings", binding(request_uid))):
         accepted(await api.post(f"{RBAC}/namespaces/shop/{kind}", body, by=operator))
@@ -151,6 +157,7 @@ async def test_the_whole_path_of_a_grant_is_open_to_the_operator(api: Api, world
         f"{RBAC}/namespaces/shop/rolebindings/valetkey-{request_uid}-0",
         f"{RBAC}/namespaces/shop/roles/valetkey-{request_uid}-0",
         f"{ACCOUNTS}/valetkey-{request_uid}",
+        f"{TIMERS}/valetkey-{request_uid}?propagationPolicy=Background",
         path,
     ):
         accepted(await api.delete(gone, by=operator))

@@ -47,13 +47,14 @@ async def test_every_kind_of_orphan_is_removed_with_a_record_before_and_after() 
     before = set(world.objects)
     orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
     orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-t-{OWNER}")
+    orphan(world, "Job", "valetkey-grants", f"valetkey-{OWNER}")
     orphan(world, "Role", "shop", f"valetkey-{OWNER}-0")
     orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-12")
     orphan(world, "ClusterRole", "", f"valetkey-{OWNER}-1")
     orphan(world, "ClusterRoleBinding", "", f"valetkey-{OWNER}-1")
     await process.sweep.sweep()
     assert set(world.objects) == before
-    assert sorted(reasons(world)) == ["OrphanFound"] * 6 + ["OrphanRemoved"] * 6
+    assert sorted(reasons(world)) == ["OrphanFound"] * 7 + ["OrphanRemoved"] * 7
     assert {record["request_uid"] for record in world.records if record["reason"] == "OrphanRemoved"} == {OWNER}
 
 
@@ -62,6 +63,8 @@ async def test_every_kind_of_orphan_is_removed_with_a_record_before_and_after() 
     [
         ("ServiceAccount", "valetkey-grants", "somebody"),
         ("ServiceAccount", "shop", f"valetkey-{OWNER}"),
+        ("Job", "shop", f"valetkey-{OWNER}"),
+        ("Job", "valetkey-grants", f"valetkey-t-{OWNER}"),
         ("Role", "shop", f"valetkey-{OWNER}x-0"),
         ("Role", "shop", f"valetkey-{OWNER}-mine"),
         ("Role", "shop", f"valetkey-{OWNER}"),
@@ -88,7 +91,7 @@ async def test_what_belongs_to_a_grant_of_a_namespace_that_is_not_served_is_not_
 
 
 async def test_a_grant_that_begins_while_the_sweep_looks_keeps_what_it_was_given() -> None:
-    for at in range(1, 12):
+    for at in range(1, 14):
         world, process = await granted()
         owner = world.add("Pod", pod("two"))
         world.add("AccessRequest", request("s", owner, "2m", "valetkey-two-a", world.now))
@@ -111,7 +114,7 @@ async def test_a_grant_that_begins_and_ends_while_the_sweep_looks_was_no_orphan(
     async def ends() -> None:
         world.remove(*place)
 
-    world.lists, world.before_list = 0, (6, ends)
+    world.lists, world.before_list = 0, (7, ends)
     await process.sweep.sweep()
     assert not reasons(world)
 
@@ -124,7 +127,7 @@ async def test_an_object_made_again_under_the_name_is_looked_at_anew() -> None:
         world.remove(*place)
         orphan(world, *place)
 
-    world.lists, world.before_list = 0, (7, again)
+    world.lists, world.before_list = 0, (8, again)
     await process.sweep.sweep()
     assert place in world.objects
     await process.sweep.sweep()

@@ -74,6 +74,13 @@ def test_pod_templates_is_told_where_the_entry_accepts_them() -> None:
     assert (decision.entry, decision.pod_templates) == ("deploy", True)
 
 
+@pytest.mark.parametrize(("said", "told"), [({}, False), ({"backstop": "None"}, False), ({"backstop": "Job"}, True)])
+def test_a_backstop_is_told_where_the_policy_says_so(said: dict[str, str], told: bool) -> None:
+    decision = decided(request(), policy(**said))
+    assert isinstance(decision, Approved)
+    assert decision.backstop == told
+
+
 def test_two_entries_never_add_up() -> None:
     asked = request(access=in_shop(DEPLOYMENTS, PODS))
     assert isinstance(decided(asked, policy(access=[ceiling("one", DEPLOYMENTS, PODS)])), Approved)

@@ -17,6 +17,7 @@ matchConstraints:
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [accessrequests]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE, DELETE], resources: [serviceaccounts, serviceaccounts/token, secrets]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [UPDATE], resources: [pods]}
+  - {apiGroups: [batch], apiVersions: ["*"], operations: [CREATE, UPDATE, DELETE], resources: [jobs]}
   - apiGroups: [rbac.authorization.k8s.io]
     apiVersions: ["*"]
     operations: [CREATE, UPDATE, DELETE]

@@ -1,7 +1,7 @@
 {{- /*
 What the operator itself may write, whatever its RBAC would allow: a stolen token of it is worth no more than this. What it
-does write is left out here; it is RBAC's, and held to rules by guards of its own: operator-writes, operator-rights, operator-delivery.
-The API server converts an object anew for each policy, so each write of the operator has one.
+does write is left out here; it is RBAC's, and held to rules by guards of its own: operator-writes, operator-rights,
+operator-delivery, operator-timers. The API server converts an object anew for each policy, so each write of the operator has one.
 */}}
 {{- define "valetkey.guard.operator-leash" -}}
 matchConstraints:
@@ -16,6 +16,7 @@ matchConstraints:
   - {{ include "valetkey.accounts" . }}
   - {{ include "valetkey.roles" . }}
   - {{ include "valetkey.deliveries" . }}
+  - {{ include "valetkey.timers" . }}
 matchConditions:
 - name: operator
   expression: >-
