@@ -50,6 +50,11 @@ class Settings(Model):
     )
     log_format: Literal["json", "text"] = Field(default="json", description="How the operator's output is written.")
     log_directory: Path = Field(description="Where the log is written.")
+    log_keep: Duration | None = Field(
+        default=None,
+        ge=timedelta(hours=72),
+        description="How long a file of the log is kept after its last record; left out, for ever.",
+    )
     guards: Path = Field(description="A JSON list of the admission policies and bindings that must be in force.")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Where metrics are served; 0, nowhere.")
     metrics_host: str = Field(

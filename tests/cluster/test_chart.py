@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,7 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
         limits_active=7,
         workers=8,
         log_directory=Path("/var/log/valetkey"),
+        log_keep=timedelta(hours=2160),
         guards=Path("/etc/valetkey/guards.json"),
         metrics_port=8080,
         metrics_host="127.0.0.1",

@@ -16,9 +16,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.cluster.api import merged
+from valetkey.errors import UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, Metadata, format_time
 from valetkey.kinds.schema import KINDS, crd
 from valetkey.kube.api import ApiError, Json
+from valetkey.reasons import Reason
 
 _ITEM = re.compile(
     r"^(?P<prefix>/.*?)(/namespaces/(?P<ns>[^/]+))?/(?P<plural>[a-z]+)(/(?P<name>[^/]+)(/(?P<sub>[a-z]+))?)?$"
@@ -61,6 +63,7 @@ class World:
         self.placed: list[tuple[str, str]] = []
         """Request uid and token, of every credential that ever lay in a Secret."""
         self.records: list[dict[str, Any]] = []
+        self.log_is_nearly_full = False
         self.events: list[tuple[str, str, str]] = []
         self._count = 0
         self.fuse: int | None = None
@@ -154,6 +157,10 @@ class World:
     async def write(self, reason: str, **fields: Any) -> None:
         with self._request():
             self.records.append({"reason": str(reason), **fields})
+
+    def demand_room(self) -> None:
+        if self.log_is_nearly_full:
+            raise UnavailableError(Reason.BACKEND_UNAVAILABLE, "the log's volume is nearly full")
 
     def post(self, _: str, about: Metadata, reason: str, message: str, *, severity: str = "Normal") -> None:
         self.events.append((about.uid, str(reason), severity))

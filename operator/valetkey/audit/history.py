@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from valetkey.audit.record import GENESIS, digest
+from valetkey.audit.record import CONTINUED, GENESIS, digest
 
 Record = dict[str, Any]
 _OVER: Final = {"CredentialRevoked", "GrantGone"}
@@ -27,6 +27,7 @@ class Broken:
 
     file: str
     line: int
+    """Counted from one; 0 is its end."""
     why: str
 
 
@@ -39,12 +40,19 @@ def read(directory: Path) -> tuple[list[Record], list[Broken]]:
         raise FileNotFoundError(f"{directory}: no such directory")
     records: list[Record] = []
     broken: list[Broken] = []
+    ended: dict[str, str] = {}
     for path in sorted(directory.glob("*.jsonl")):
+        ended[path.name] = GENESIS
         for entry in _chain(path):
             if isinstance(entry, Broken):
                 broken.append(entry)
             else:
                 records.append(entry)
+                ended[path.name] = str(entry.get("hash", ""))
+    for record in records:
+        file = str(record.get("file")) if record.get("reason") == CONTINUED else ""
+        if ended.get(file, record.get("last")) != record.get("last"):
+            broken.append(Broken(file, 0, "its last records are missing"))
     return sorted(records, key=lambda record: str(record.get("at", ""))), broken
 
 

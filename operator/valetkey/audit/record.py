@@ -1,23 +1,22 @@
 """The log: JSON lines, chained by SHA-256, on disk before the caller goes on.
 
-One file and one chain per writer (pod and start). Records that wait at the same time share one sync.
+One file and one chain per writer, start and day; each day's file has a record of how the one before it ended. Records
+that wait at the same time share one sync.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from valetkey.audit.file import LogFile, drop_older, nearly_full, try_writing
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import format_time
 from valetkey.reasons import Reason
@@ -26,6 +25,9 @@ _logger = logging.getLogger(__name__)
 
 GENESIS: Final = "0" * 64
 """What the first record of a chain has as `prev`."""
+CONTINUED: Final = "LogContinued"
+SHORTENED: Final = "LogShortened"
+_A_FILE: Final = timedelta(days=1)
 
 
 def digest(record: dict[str, Any]) -> str:
@@ -37,17 +39,28 @@ def digest(record: dict[str, Any]) -> str:
 class Log:
     """Appends records; `write` returns when its record is on disk."""
 
-    def __init__(self, directory: Path, *, writer: str, cluster: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        writer: str,
+        cluster: str,
+        clock: Callable[[], datetime],
+        keep: timedelta | None = None,
+    ) -> None:
+        """This writer's files that were last written longer ago than `keep` are deleted, with a record; None: none."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._path = directory / f"{writer}-{clock():%Y%m%dT%H%M%S%f}.jsonl"
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
-        self._writer, self._cluster, self._clock = writer, cluster, clock
+        self._directory, self._writer, self._cluster, self._clock = directory, writer, cluster, clock
         self._seq, self._prev = 0, GENESIS
-        self._good, self._torn = 0, False
+        self._keep = keep
+        self._begin()
+        self.nearly_full = nearly_full(directory)
+        """Whether what is left of the volume is kept for the records of endings, as last looked at."""
         self.written, self.unwritten = 0, 0
         """Records that are on disk, and those that could not be written."""
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._told_of(self._drop())
 
     async def write(self, reason: str, **fields: Any) -> None:
         """Puts one record on disk; `fields` hold no secret.
@@ -63,17 +76,26 @@ class Log:
     async def check(self) -> None:
         """Tries whether a record could be written now, and writes none; raises UnavailableError where it could not."""
         try:
-            await asyncio.to_thread(_try, self._path.parent)
+            await asyncio.to_thread(try_writing, self._directory)
+            self.nearly_full = await asyncio.to_thread(nearly_full, self._directory)
         except OSError as error:
             raise _unwritten(error) from error
+        self.demand_room()
+
+    def demand_room(self) -> None:
+        """Raises UnavailableError where what is left of the volume is kept for the records of endings."""
+        if self.nearly_full:
+            raise UnavailableError(
+                Reason.BACKEND_UNAVAILABLE,
+                "the log's volume is nearly full, and what is left of it is kept for revocations; nothing is decided "
+                "until there is room",
+            )
 
     async def close(self) -> None:
         """Waits for what is under way and closes the file."""
         if self._flusher is not None:
             await self._flusher
-        with contextlib.suppress(OSError):
-            self._mend()
-        os.close(self._file)
+        self._file.close()
 
     def _put(self, reason: str, fields: dict[str, Any]) -> asyncio.Future[None]:
         # Hashed as it will be read back, not as it is in memory.
@@ -86,6 +108,8 @@ class Log:
 
     async def _flush(self) -> None:
         while self._waiting:
+            if self._clock() - self._began >= _A_FILE:
+                await self._turn()
             batch, self._waiting = self._waiting, []
             seq, prev, lines = self._seq, self._prev, []
             for record, _ in batch:
@@ -94,7 +118,7 @@ class Log:
                 prev = whole["hash"] = digest(whole)
                 lines.append(orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE))
             try:
-                self._good = await asyncio.to_thread(self._append, b"".join(lines))
+                await asyncio.to_thread(self._file.append, b"".join(lines))
             except OSError as error:
                 # The chain goes on from the last record that is on disk, as if these had never been.
                 self.unwritten += len(batch)
@@ -109,39 +133,41 @@ class Log:
                         done.set_result(None)
         self._flusher = None
 
-    def _append(self, content: bytes) -> int:
-        self._mend()
-        self._torn = True
-        try:
-            written = 0
-            while written < len(content):
-                written += os.write(self._file, content[written:])
-            os.fdatasync(self._file)
-        except OSError:
-            with contextlib.suppress(OSError):  # then the next write begins with it
-                self._mend()
-            raise
-        self._torn = False
-        return self._good + len(content)
+    def _begin(self) -> None:
+        self._began = self._clock()
+        self._file = LogFile(self._directory / f"{self._writer}-{self._began:%Y%m%dT%H%M%S%f}.jsonl")
+        self._seq, self._prev = 0, GENESIS
 
-    def _mend(self) -> None:
-        """Cuts off what a failed write has left."""
-        if self._torn:
-            os.ftruncate(self._file, self._good)
-            self._torn = False
+    async def _turn(self) -> None:
+        """Goes on in a new file, and in this one where no other can be made."""
+        before, last = self._file, self._prev
+        try:
+            await asyncio.to_thread(self._begin)
+        except OSError as error:
+            _logger.error("%s", _unwritten(error))
+            return
+        before.close()
+        self.note(CONTINUED, file=before.path.name, last=last, message=f"{before.path.name} ended with {last[:12]}")
+        self._told_of(await asyncio.to_thread(self._drop))
+
+    def _drop(self) -> list[str]:
+        if self._keep is None:
+            return []
+        try:
+            return drop_older(self._directory, self._writer, self._clock() - self._keep)
+        except OSError as error:
+            _logger.error("old files of the log could not be deleted: %s", error)
+            return []
+
+    def _told_of(self, dropped: list[str]) -> None:
+        if dropped:
+            self.note(SHORTENED, message=f"{', '.join(dropped)}: older than {self._keep}")
 
 
 def _unnoted(done: asyncio.Future[None]) -> None:
     error = None if done.cancelled() else done.exception()
     if error is not None:
         _logger.error("%s", error)
-
-
-def _try(directory: Path) -> None:
-    # A page of its own on the same disk: nobody reads it, and it is gone when it is closed.
-    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-        file.write(b"\0" * 4096)
-        os.fdatasync(file.fileno())
 
 
 def _unwritten(error: OSError) -> UnavailableError:

@@ -44,7 +44,8 @@ def log(
     else:
         _table(found)
     for place in broken:
-        typer.echo(f"valetkey: {place.file} line {place.line}: the chain does not hold: {place.why}", err=True)
+        where = f" line {place.line}" if place.line else ""
+        typer.echo(f"valetkey: {place.file}{where}: the chain does not hold: {place.why}", err=True)
     if broken:
         raise typer.Exit(1)
     if not found:

@@ -26,6 +26,10 @@ class Record(Protocol):
         """Puts one record on disk; raises UnavailableError."""
         ...
 
+    def demand_room(self) -> None:
+        """Raises UnavailableError where what room is left is kept for the records of endings."""
+        ...
+
 
 class Announce(Protocol):
     """Where people see the same reasons."""

@@ -68,6 +68,7 @@ class Beginnings:
     async def decide(self, step: Decide, progress: Progress) -> Progress:
         """Asks policy; what it said is written down with all that it read, before anything follows from it."""
         request, secret = step.request, step.secret.name
+        self._backends.log.demand_room()
         key = Key(request.metadata.namespace, request.metadata.name)
         self._refuse_taken_secret(key, secret)
         decision, facts = self._views.decide(key, request, step.identity, secret, self._backends.clock())

@@ -145,6 +145,9 @@ class Now:
         fresh = self._surroundings.policies_fresh(now)
         yield _gauge("policies_fresh", "Whether the policies were read within the last seconds.", fresh)
         yield _gauge("leader", "Whether this replica leads.", self._leads())
+        yield _gauge(
+            "log_nearly_full", "Whether what is left of the log's volume is kept for endings.", self._log.nearly_full
+        )
         yield CounterMetricFamily("valetkey_log_records", "Records that are on disk.", self._log.written)
         yield CounterMetricFamily("valetkey_log_write_failures", "Records that are not.", self._log.unwritten)
 

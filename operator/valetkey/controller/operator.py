@@ -81,7 +81,9 @@ class Operator:
         )
         self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
-        self._log = Log(settings.log_directory, writer=instance, cluster=settings.cluster, clock=clock)
+        self._log = Log(
+            settings.log_directory, writer=instance, cluster=settings.cluster, clock=clock, keep=settings.log_keep
+        )
         self._events = Events(api, instance=instance, clock=clock)
         self._statuses = PolicyStatuses(api, clock=clock)
         self._metrics = Metrics()

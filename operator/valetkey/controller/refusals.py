@@ -46,6 +46,7 @@ class Refusals:
         """Finishes a request without a grant."""
         request, why, now = step.request, step.why, self._backends.clock()
         decision: DecisionStatus | None = None
+        self._backends.log.demand_room()
         match why:
             case Denied(denial=denial, policy=policy):
                 reason, message, finished = Reason(denial.reason), denial.message, Reason.REQUEST_DENIED

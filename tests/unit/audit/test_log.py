@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -32,8 +34,12 @@ async def log(tmp_path: Path) -> AsyncIterator[Log]:
     await log.close()
 
 
+def files_of(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.jsonl"))
+
+
 def file_of(directory: Path) -> Path:
-    (path,) = directory.glob("*.jsonl")
+    (path,) = files_of(directory)
     return path
 
 
@@ -175,6 +181,105 @@ async def test_a_full_disk_leaves_a_whole_chain_that_goes_on(
     records, broken = history.read(tmp_path)
     assert [(record["task"], record["seq"]) for record in records] == [("before", 1), ("after", 2)]
     assert broken == []
+
+
+def days(*, after: float) -> Callable[[], datetime]:
+    """A clock that goes on by so many days after each look at it."""
+    now = clock()
+    looks = itertools.count()
+    return lambda: now + timedelta(days=after) * next(looks)
+
+
+async def test_each_day_has_a_file_that_tells_how_the_one_before_it_ended(tmp_path: Path) -> None:
+    log = Log(tmp_path, writer="valetkey-0", cluster="west", clock=days(after=0.3))
+    for number in range(8):
+        await log.write("PolicyMatched", task=f"run-{number}")
+    await log.close()
+    assert len(files_of(tmp_path)) > 2
+    records, broken = history.read(tmp_path)
+    assert [record["task"] for record in records if "task" in record] == [f"run-{number}" for number in range(8)]
+    assert broken == []
+
+
+async def test_a_tail_that_was_cut_off_shows_once_the_next_file_has_begun(tmp_path: Path) -> None:
+    log = Log(tmp_path, writer="valetkey-0", cluster="west", clock=days(after=0.3))
+    for _ in range(8):
+        await log.write("PolicyMatched")
+    await log.close()
+    first = files_of(tmp_path)[0]
+    first.write_bytes(b"".join(first.read_bytes().splitlines(keepends=True)[:-1]))
+    _, broken = history.read(tmp_path)
+    assert [(place.file, place.why) for place in broken] == [(first.name, "its last records are missing")]
+    shown = CliRunner().invoke(app, ["log", "--task", "none", "--dir", str(tmp_path)])
+    assert f"{first.name}: the chain does not hold: its last records are missing" in shown.output
+
+
+async def test_a_day_whose_file_cannot_be_made_goes_on_in_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, writer="valetkey-0", cluster="west", clock=days(after=0.3))
+    with monkeypatch.context() as patched:
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patched.setattr(os, "open", full)
+        for _ in range(8):
+            await log.write("PolicyMatched")
+    assert len(on_disk(tmp_path)) == 8
+    await log.close()
+
+
+async def test_what_is_older_than_is_kept_goes_with_a_record_and_others_files_stay(tmp_path: Path) -> None:
+    old, young, others = (
+        tmp_path / f"{name}.jsonl"
+        for name in (
+            "valetkey-0-20260101T000000000000",
+            "valetkey-0-20260102T000000000000",
+            "valetkey-1-20260101T000000000000",
+        )
+    )
+    for path in (old, young, others):
+        path.touch()
+    for path in (old, others):
+        os.utime(path, (0, 0))
+    log = Log(tmp_path, writer="valetkey-0", cluster="west", clock=clock, keep=timedelta(days=90))
+    await log.close()
+    assert not old.exists()
+    assert young.exists()
+    assert others.exists()
+    records, _ = history.read(tmp_path)
+    assert [(record["reason"], old.name in record["message"]) for record in records] == [("LogShortened", True)]
+
+
+async def test_without_a_time_to_keep_it_nothing_is_deleted(tmp_path: Path) -> None:
+    old = tmp_path / "valetkey-0-20260101T000000000000.jsonl"
+    old.touch()
+    os.utime(old, (0, 0))
+    await Log(tmp_path, writer="valetkey-0", cluster="west", clock=clock).close()
+    assert old.exists()
+
+
+async def test_the_last_of_a_volume_is_kept_for_endings(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.demand_room()
+    volume = os.statvfs(tmp_path)
+
+    def left(free: int) -> Callable[[Path], SimpleNamespace]:
+        sizes = {"f_frsize": 4096, "f_blocks": volume.f_blocks, "f_bavail": free // 4096}
+        return lambda _: SimpleNamespace(**sizes)
+
+    monkeypatch.setattr(os, "statvfs", left(1 << 20))
+    with pytest.raises(UnavailableError, match="nearly full"):
+        await log.check()
+    with pytest.raises(UnavailableError, match="nearly full"):
+        log.demand_room()
+    await log.write("CredentialRevoked")
+    assert [record["reason"] for record in on_disk(tmp_path)] == ["CredentialRevoked"]
+    monkeypatch.setattr(os, "statvfs", left(1 << 30))
+    await log.check()
+    log.demand_room()
 
 
 async def test_a_write_that_is_taken_in_parts_is_whole(

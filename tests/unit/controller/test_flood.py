@@ -71,3 +71,24 @@ async def test_what_is_granted_or_has_ended_is_not_dropped_by_a_flood_that_comes
     assert before <= {body["metadata"]["name"] for body in world.of("AccessRequest")}
     assert world.of("TaskGrant")[0]["metadata"]["uid"] == grant["metadata"]["uid"]
     assert REVOKE_FINALIZER in grant["metadata"]["finalizers"]
+
+
+async def test_where_the_logs_volume_is_nearly_full_nothing_is_decided_and_what_ends_is_recorded() -> None:
+    world = a_world()
+    flood(world, 1)
+    process = Process(world)
+    await process.watch()
+    await process.work()
+    assert len(world.of("TaskGrant")) == 1
+    world.log_is_nearly_full, before = True, len(world.records)
+    flood(world, 10, first=1)
+    await process.watch()
+    await process.work()
+    assert len(world.records) == before
+    waits = world.objects["AccessRequest", "shop", "fixer-001"]["status"]["conditions"]
+    assert any("nearly full" in condition["message"] for condition in waits)
+    world.change("AccessRequest", "shop", "fixer-000", {"spec": {"outcome": "Succeeded"}})
+    await process.watch()
+    await process.work()
+    assert world.of("TaskGrant") == []
+    assert "CredentialRevoked" in [record["reason"] for record in world.records[before:]]
