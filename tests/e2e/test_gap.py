@@ -7,7 +7,8 @@ import json
 import time
 from collections.abc import Callable
 
-from tests.cluster.api import Json, unique, until
+from tests.cluster.api import SYSTEM, Json, merged, unique, until
+from tests.cluster.conftest import Helm
 from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED
 from tests.e2e.gap import without
@@ -142,3 +143,23 @@ async def forge(agent: Agent) -> str:
     answer = await agent.api.made(f"{OURS}/namespaces/agents/accessrequests", body)
     name: str = answer["metadata"]["name"]
     return name
+
+
+async def test_an_upgrade_that_would_leave_a_live_grant_to_nobody_is_refused(agent: Agent, helm: Helm) -> None:
+    chart = ("upgrade", "valetkey", "charts/valetkey", "--namespace", SYSTEM, "--dry-run=server")
+    changes: list[tuple[Json, str]] = [
+        ({"agentNamespaces": ["agents-b"]}, "agentNamespaces does not name agents any more"),
+        ({"grantable": {"namespaces": []}}, "grantable.namespaces does not name shop any more"),
+        ({"grantsNamespace": "elsewhere"}, "its account is in valetkey-grants, which is not grantsNamespace any more"),
+    ]
+    name = await agent.granted(spec={"ttl": "5m"})
+    for change, why in changes:
+        done = await asyncio.to_thread(helm, *chart, values=merged(OPERATED, change))
+        assert done.returncode != 0
+        assert why in done.stderr
+        assert f"kubectl delete taskgrant -n agents {name}" in done.stderr
+    await agent.report(name)
+    await agent.nothing_left()
+    for change, why in changes:
+        done = await asyncio.to_thread(helm, *chart, values=merged(OPERATED, change))
+        assert why not in done.stderr

@@ -78,3 +78,31 @@ capabilities: {drop: [ALL]}
 {{- fail "agentNamespaces: the operator's own namespace has no agents" }}
 {{- end }}
 {{- end }}
+
+{{- /* A grant whose namespaces are taken out of the values could be ended by nobody. `helm template` sees no grants. */}}
+{{- define "valetkey.checkLive" -}}
+{{- $targets := list }}
+{{- range .Values.grantable.namespaces }}{{ $targets = append $targets .name }}{{ end }}
+{{- if .Capabilities.APIVersions.Has "valetkey.dev/v1alpha1/TaskGrant" }}
+{{- range (lookup "valetkey.dev/v1alpha1" "TaskGrant" "" "").items }}
+{{- $lost := list }}
+{{- $grant := .metadata }}
+{{- if not (has .metadata.namespace $.Values.agentNamespaces) }}
+{{- $lost = append $lost (printf "agentNamespaces does not name %s any more" .metadata.namespace) }}
+{{- end }}
+{{- with .spec.plan.kubernetes }}
+{{- if ne .account.namespace $.Values.grantsNamespace }}
+{{- $lost = append $lost (printf "its account is in %s, which is not grantsNamespace any more" .account.namespace) }}
+{{- end }}
+{{- range .objects }}
+{{- if not (or (not .namespace) (has .namespace $targets)) }}
+{{- $lost = append $lost (printf "grantable.namespaces does not name %s any more" .namespace) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $lost }}
+{{- fail (printf "a live grant would be left to nobody: %s. End it first: kubectl delete taskgrant -n %s %s" (uniq . | join ", ") $grant.namespace $grant.name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
