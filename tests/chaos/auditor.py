@@ -99,6 +99,7 @@ class Auditor:
         named = {
             "ServiceAccount": "/api/v1/namespaces/valetkey-grants/serviceaccounts",
             "Secret of valetkey-grants": "/api/v1/namespaces/valetkey-grants/secrets",
+            "Job": "/apis/batch/v1/jobs",
             "Role": f"{rbac}/roles",
             "RoleBinding": f"{rbac}/rolebindings",
             "ClusterRole": f"{rbac}/clusterroles",

@@ -14,6 +14,7 @@ from tests.chaos.plane import FOLDER
 from tests.cluster.api import Json
 from tests.cluster.local import pki, processes
 from tests.cluster.local.packages import faketime
+from tests.cluster.local.places import LOGS
 
 NAMES: Final = ("valetkey-0", "valetkey-1")
 _AGAIN_AFTER: Final = (0.5, 6.0)
@@ -50,6 +51,11 @@ class Replica:
     def log(self) -> Path:
         """Where its records are."""
         return self._folder / "log"
+
+    def said(self) -> dict[str, bytes]:
+        """All that it has written down, by file: its records and its output."""
+        paths = (*self.log.glob("*.jsonl"), LOGS / f"{self._process}.log")
+        return {f"{self.name}'s {path.name}": path.read_bytes() for path in paths if path.exists()}
 
     @property
     def identity(self) -> str:

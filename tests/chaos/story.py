@@ -13,6 +13,7 @@ from tests.chaos.lives import Ending
 from tests.chaos.proxy import Fault
 from tests.chaos.world import ChaosWorld
 from tests.cluster.api import until
+from tests.e2e.witness import found
 
 GRANTS: Final = 1000
 AT_ONCE: Final = 12
@@ -233,7 +234,14 @@ async def _leaked(world: ChaosWorld) -> list[str]:
     except TimeoutError:
         world.say(f"{len(left)} objects are left")
     world.say(f"trying {sum(map(len, world.auditor.tokens.values()))} tokens")
-    return [*left, *(f"the token of {secret} still works" for secret in await world.auditor.accepted())]
+    accepted = [f"the token of {secret} still works" for secret in await world.auditor.accepted()]
+    return [*left, *accepted, *await asyncio.to_thread(_written_down, world)]
+
+
+def _written_down(world: ChaosWorld) -> list[str]:
+    tokens = set[str]().union(*world.auditor.tokens.values())
+    texts = {name: text for replica in world.replicas for name, text in replica.said().items()}
+    return [f"a token is in {name}" for name in found(tokens, texts)]
 
 
 def _rows(world: ChaosWorld) -> list[Row]:
