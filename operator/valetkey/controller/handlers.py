@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from valetkey.controller.operator import Operator
 from valetkey.controller.relist import AGENTS
@@ -43,6 +44,14 @@ class NoDiffs(kopf.DiffBaseStorage):
 
     def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
         """Stores nothing."""
+
+
+class NoMemories(ResourceMemories):
+    """What kopf would remember of each object, a KB of it: nothing, for no handler here has a state of its own."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        """A memory that is forgotten when its event is over."""
+        return await super().recall(raw_body, **(options | {"ephemeral": True}))
 
 
 def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event) -> kopf.OperatorRegistry:
@@ -136,6 +145,7 @@ async def run(settings: Settings, *, instance: str, uid: str) -> None:
     await kopf.operator(
         registry=registry(settings, instance=instance, uid=uid, stop=stop),
         namespaces=settings.agent_namespaces,
+        memories=NoMemories(),
         standalone=True,
         stop_flag=stop,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from valetkey.kinds.base import Model, Name, ruled
 
@@ -80,3 +81,12 @@ class Access(Model):
     )
 
     kubernetes: KubernetesAccess | None = Field(default=None, description="Rights at this cluster's own API server.")
+
+
+@lru_cache(maxsize=1024)
+def _first(access: Access) -> Access:
+    return access
+
+
+SharedAccess = Annotated[Access, AfterValidator(_first)]
+"""An access; equal ones are one value, for each lies in a request and in its grant, and many tasks ask for the same."""
