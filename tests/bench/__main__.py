@@ -66,7 +66,9 @@ async def measure(cluster: Cluster, measured: list[Row], *, quick: bool, only: C
         if "flood" in only:
             measured += rows.of_flood(*await flood.measure(rig, 1000 if quick else 10_000, 20 if quick else 200))
         if "failover" in only:
-            measured += rows.of_failover(*await failover.measure(rig, 2 if quick else 10))
+            measured += rows.of_failover(
+                *await failover.measure(rig, 2 if quick else 10), await failover.lag(rig, 2 if quick else 20)
+            )
         if "containers" in only:
             measured += rows.of_containers(await containers.measure(rig, 5 if quick else 30), died)
         if "outage" in only:

@@ -63,9 +63,16 @@ def of_ends(number: int, rounds: list[Ended]) -> list[Row]:
     ]
 
 
-def of_failover(killed: list[float], told: list[float]) -> list[Row]:
-    """Takeover and handover."""
-    return [
+def of_failover(killed: list[float], told: list[float], lags: list[float]) -> list[Row]:
+    """Takeover and handover, and how soon the guard knows of either."""
+    known = Row(
+        figure=f"Leader changed → the guard `fence` refuses the one before, max of {len(lags)}",
+        valetkey=f"{max(lags):.1f} ms (p50 {p50(lags):.1f})",
+        goal="shown",
+        met=True,
+        samples={"valetkey": lags},
+    )
+    followed = [
         Row(
             figure=f"{what} → next decision, max of {len(seconds)} (p50 {p50(seconds):.2f} s)",
             valetkey=f"{max(seconds):.2f} s",
@@ -75,6 +82,7 @@ def of_failover(killed: list[float], told: list[float]) -> list[Row]:
         )
         for what, seconds, most in (("leader killed with -9", killed, 6.5), ("leader told to stop", told, 1.0))
     ]
+    return [*followed, known]
 
 
 def of_flood(quiet: dict[str, list[float]], loud: dict[str, list[float]], sent: int) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from tests.cluster.api import SYSTEM, Api
+from tests.cluster.api import OPERATOR, SYSTEM, Api, Caller
 
 LEADER = f"/apis/valetkey.dev/v1alpha1/namespaces/{SYSTEM}/leaders/valetkey"
 
@@ -15,6 +15,13 @@ async def leader(api: Api) -> tuple[str, str]:
     _, body = await api.get(LEADER)
     name, _, uid = body.get("spec", {}).get("holderIdentity", "").partition("_")
     return name, uid
+
+
+def replica(number: int) -> Caller:
+    """The operator with the token of one of its pods, a made-up one, whom RBAC refuses nothing."""
+    key = "authentication.kubernetes.io/pod-"
+    extra = {f"{key}name": (f"valetkey-{number}",), f"{key}uid": (f"uid-{number}",)}
+    return Caller(user=OPERATOR, groups=("system:masters",), extra=extra)
 
 
 def process(pod_name: str) -> int:

@@ -18,18 +18,12 @@ from tests.cluster.guards.attack import (
     refused,
     timer,
 )
+from tests.cluster.replicas import replica
 from tests.cluster.world import World, grant
 
 LEADERS = f"/apis/valetkey.dev/v1alpha1/namespaces/{SYSTEM}/leaders"
 LEADER: Json = {"apiVersion": "valetkey.dev/v1alpha1", "kind": "Leader"}
 UID = "5e0d2a52-9a9b-4d5e-8f4e-3e8d1f0a7b10"
-
-
-def replica(number: int) -> Caller:
-    """The operator with the token of one of its pods, whom RBAC refuses nothing."""
-    key = "authentication.kubernetes.io/pod-"
-    extra = {f"{key}name": (f"valetkey-{number}",), f"{key}uid": (f"uid-{number}",)}
-    return Caller(user=OPERATOR, groups=("system:masters",), extra=extra)
 
 
 @pytest.fixture
