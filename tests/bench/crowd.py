@@ -70,6 +70,7 @@ async def measure(rig: Rig, number: int, *, few: int = 100) -> Crowd:
     cpu, calls = await _cost(rig, "many")
     rig.say(f"{number} live grants: {cpu:.1f} ms of CPU and {calls:.1f} calls for one more")
     lateness = await _late(rig, samples, soonest)
+    await _take_away(rig, number)
     return Crowd(
         number=number,
         start=start,
@@ -207,6 +208,21 @@ async def _late(rig: Rig, samples: int, soonest: datetime) -> list[float]:
             await gone.when(name, seconds=600)
     written = first_writes(AUDIT_LOG, due)
     return [milliseconds(at, written[name]) for name, at in due.items()]
+
+
+async def _take_away(rig: Rig, number: int) -> None:
+    """Lets the grants go without the operator: there is nothing behind them to revoke."""
+    rig.say(f"taking {number} away")
+    await rig.replicas(0)
+    await rig.server.send("DELETE", f"{OURS}/namespaces/{SYSTEM}/leaders/valetkey", missing=True)
+
+    async def one(index: int) -> None:
+        path = f"{GRANTS}/crowd-{index}"
+        await rig.server.send("DELETE", path, missing=True)
+        await rig.server.send("PATCH", path, {"metadata": {"finalizers": None}}, by=_OPERATOR, missing=True)
+
+    await spread(WRITERS, [one(index) for index in range(number)])
+    await rig.replicas(1)
 
 
 def _cpu(pid: int) -> float:
