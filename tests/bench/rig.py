@@ -226,7 +226,7 @@ class Rig:
             await send("DELETE", f"{RBAC}/{kind}/bench-bare", missing=True)
 
         async def gone() -> bool:
-            answers = [await send("GET", f"/api/v1/namespaces/{n}", missing=True) for n in (AGENTS, SHOP, GRANTS)]
+            answers = [await send("GET", f"/api/v1/namespaces/{n}", missing=True) for n in (AGENTS, FLOOD, SHOP, GRANTS)]
             return all(answer.get("reason") == "NotFound" for answer in answers)
 
         await until(gone, "the namespaces to go", seconds=180)
