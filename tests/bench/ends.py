@@ -99,8 +99,8 @@ async def bare_ends(rig: Rig, of: Agents, prefix: str) -> float:
 
 
 async def _bare(rig: Rig, of: Agents, round_: int) -> tuple[float, float]:
-    last = await bare_ends(rig, of, f"bare-ends-{round_}")
-    names, made = await _bare_made(rig, of, f"bare-alone-{round_}")
+    last = await bare_ends(rig, of, f"bare-ends-{len(of)}-{round_}")
+    names, made = await _bare_made(rig, of, f"bare-alone-{len(of)}-{round_}")
     async with Watcher(rig.server, BINDINGS, removed) as bindings:
         began = time.perf_counter()
         await spread(WORKERS, [rig.server.send("DELETE", f"{BINDINGS}/{name}") for name in names])

@@ -67,6 +67,13 @@ class Endings:
             backends.cache.grants.put(TaskGrant.model_validate(answer))
         return progress
 
+    async def deny(self, key: Key) -> None:
+        """Takes away what a grant is authorized by, if its end is written; the rest is left to its revocation."""
+        cache = self._backends.cache
+        grant = cache.grants.get(key) or cache.vanished.get(key)
+        if grant is not None and grant.status.end is not None:
+            await self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
+
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
         grant, backends = step.grant, self._backends

@@ -46,6 +46,9 @@ class _Lane:
     def push(self, key: Key) -> None:
         self._by_namespace.setdefault(key.namespace, deque()).append(key)
 
+    def __bool__(self) -> bool:
+        return bool(self._by_namespace)
+
     def pop(self) -> Key | None:
         if not self._by_namespace:
             return None
@@ -121,6 +124,11 @@ class Queue:
         """Forgets a key's failures and the time that it waited for."""
         self._failures.pop(key, None)
         self._due.pop(key, None)
+
+    @property
+    def more_end(self) -> bool:
+        """Whether an ending waits for a worker."""
+        return bool(self._endings)
 
     def waiting(self, *, ending: bool) -> Waiting:
         """What waits in one of the two lanes."""

@@ -100,6 +100,10 @@ class Worker:
                         progress = await self._do(step, progress)
                         if isinstance(step, End):
                             self._queue.succeeded(key)  # the tries of the revocation are counted by themselves
+                            if self._queue.more_end:
+                                # Many end at once: all are denied before any is cleared up and proved.
+                                await self._endings.deny(key)
+                                return self._queue.add(key, ending=True)
             except InvalidError as error:
                 self._backends.metrics.failed(error.reason)
                 progress = learnt(progress, failure=error)

@@ -46,6 +46,10 @@ class Issuer(Protocol):
         """Makes the next credential of a grant that lives on."""
         ...
 
+    async def deny(self, plan: Plan, made: Sequence[MadeObject]) -> None:
+        """Takes away what authorizes, unproved, and leaves the rest to `revoke`: for when many end at once."""
+        ...
+
     async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> str:
         """Unmakes whatever the plan names and gives the proof that it is gone; succeeds if nothing is there.
 

@@ -111,13 +111,22 @@ class KubernetesIssuer:
         except NotReadyError:
             return await self.issue(order, plan)
 
+    async def deny(self, plan: Plan, made: Sequence[MadeObject]) -> None:
+        """Deletes the bindings."""
+        assert plan.kubernetes is not None
+        uids, owner = _uids(made), _owner(plan.kubernetes)
+        bindings = [entry for entry in plan.kubernetes.objects if entry.kind in ("RoleBinding", "ClusterRoleBinding")]
+        try:
+            await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in bindings))
+        except ApiError as error:
+            raise unavailable(error, Reason.REVOCATION_PENDING) from error
+
     async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> str:
         """Deletes bindings, roles, account and timer side by side, then reads that each is gone."""
         assert plan.kubernetes is not None
-        uids = {(entry.kind, entry.namespace, entry.name): entry.uid for entry in made}
+        uids, owner = _uids(made), _owner(plan.kubernetes)
         objects = [*reversed(plan.kubernetes.objects), plan.kubernetes.account]
         objects += [plan.kubernetes.timer] if plan.kubernetes.timer is not None else []
-        owner = plan.kubernetes.account.name.removeprefix("valetkey-").removeprefix("t-")
         try:
             await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
             await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in objects))
@@ -218,6 +227,14 @@ def _role_and_binding(order: Order, index: int, scope: Scope) -> tuple[PlannedOb
         _planned(f"{prefix}Role", scope.namespace, name),
         _planned(f"{prefix}RoleBinding", scope.namespace, name),
     )
+
+
+def _uids(made: Sequence[MadeObject]) -> dict[tuple[str, str | None, str], str]:
+    return {(entry.kind, entry.namespace, entry.name): entry.uid for entry in made}
+
+
+def _owner(plan: KubernetesPlan) -> str:
+    return plan.account.name.removeprefix("valetkey-").removeprefix("t-")
 
 
 def _key(entry: PlannedObject) -> tuple[str, str | None, str]:

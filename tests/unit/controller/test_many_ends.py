@@ -1,0 +1,79 @@
+"""Many endings at once: every grant is denied before any is cleared up."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from tests.cluster.api import until
+from tests.properties.life import GUARD, Process, pod, policy, request
+from tests.properties.world import World
+from valetkey.controller.queue import Key
+from valetkey.kube.api import Json
+
+NUMBER = 5
+
+
+class Watched(World):
+    """A world that keeps what was deleted, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deleted: list[str] = []
+
+    async def delete(self, path: str, *, uid: str) -> Json:
+        self.deleted.append(path.split("/")[-2])
+        return await super().delete(path, uid=uid)
+
+
+async def granted(number: int) -> tuple[Watched, Process]:
+    """So many live grants, and an operator that has read of their agents' outcomes."""
+    world = Watched()
+    world.add("ValidatingAdmissionPolicy", {**GUARD})
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    world.now += timedelta(minutes=1)
+    for name in names(number):
+        owner = world.add("Pod", pod(name))
+        world.add("AccessRequest", request(name, owner, "15m", f"valetkey-{name}-a", world.now))
+    process = Process(world)
+    await process.watch()
+    await process.work()
+    assert len(world.of("TaskGrant")) == number
+    for name in names(number):
+        world.change("AccessRequest", "shop", name, {"spec": {"outcome": "Succeeded"}})
+    await process.watch()
+    world.deleted.clear()
+    return world, process
+
+
+def names(number: int) -> list[str]:
+    return [f"agent-{index}" for index in range(number)]
+
+
+async def end_all(world: World, process: Process, number: int) -> None:
+    for name in names(number):
+        process.queue.add(Key("shop", name), ending=True)
+
+    async def all_gone() -> bool:
+        return not world.of("TaskGrant")
+
+    worker = asyncio.create_task(process.worker.work(endings_alone=True))
+    await until(all_gone, "all grants to go", seconds=10)
+    worker.cancel()
+
+
+async def test_all_are_denied_before_any_is_cleared_up() -> None:
+    world, process = await granted(NUMBER)
+    await end_all(world, process, NUMBER)
+    cleared = min(world.deleted.index(kind) for kind in ("roles", "serviceaccounts"))
+    denied = [at for at, kind in enumerate(world.deleted) if kind == "rolebindings"]
+    assert len([at for at in denied if at < cleared]) >= NUMBER - 1  # the last has nobody to wait for
+    assert not [entry for entry in world.objects if entry[0] in ("RoleBinding", "Role", "ServiceAccount")]
+    assert not world.live_tokens()
+
+
+async def test_one_alone_is_denied_once() -> None:
+    world, process = await granted(1)
+    await end_all(world, process, 1)
+    assert world.deleted.count("rolebindings") == 1
