@@ -221,8 +221,8 @@ class Rig:
             await send(
                 "PATCH", f"{copies}/{body['metadata']['name']}", {"metadata": {"finalizers": None}}, missing=True
             )
-        for path in (ROOT / "crds").glob("*.yaml"):
-            copy = path.stem.replace("valetkey.dev", GROUP)
+        for crd in (ROOT / "crds").glob("*.yaml"):
+            copy = crd.stem.replace("valetkey.dev", GROUP)
             await send("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{copy}", missing=True)
         await send("DELETE", f"/api/v1/namespaces/{AGENTS}/pods?gracePeriodSeconds=0", {"gracePeriodSeconds": 0})
         for name in (AGENTS, FLOOD, SHOP, GRANTS):
