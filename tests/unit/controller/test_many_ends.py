@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from tests.cluster.api import until
 from tests.properties.life import GUARD, Process, pod, policy, request
-from tests.properties.world import World
-from valetkey.controller.queue import Key
+from tests.properties.world import Crash, World
+from valetkey.controller.queue import Key, Queue
 from valetkey.kube.api import Json
 
 NUMBER = 5
@@ -26,7 +28,7 @@ class Watched(World):
         return await super().delete(path, uid=uid)
 
 
-async def granted(number: int) -> tuple[Watched, Process]:
+async def granted(number: int, queue: Queue) -> tuple[Watched, Process]:
     """So many live grants, and an operator that has read of their agents' outcomes."""
     world = Watched()
     world.add("ValidatingAdmissionPolicy", {**GUARD})
@@ -36,7 +38,7 @@ async def granted(number: int) -> tuple[Watched, Process]:
     for name in names(number):
         owner = world.add("Pod", pod(name))
         world.add("AccessRequest", request(name, owner, "15m", f"valetkey-{name}-a", world.now))
-    process = Process(world)
+    process = Process(world, queue=queue)
     await process.watch()
     await process.work()
     assert len(world.of("TaskGrant")) == number
@@ -64,7 +66,7 @@ async def end_all(world: World, process: Process, number: int) -> None:
 
 
 async def test_all_are_denied_before_any_is_cleared_up() -> None:
-    world, process = await granted(NUMBER)
+    world, process = await granted(NUMBER, Queue())
     await end_all(world, process, NUMBER)
     cleared = min(world.deleted.index(kind) for kind in ("roles", "serviceaccounts"))
     denied = [at for at, kind in enumerate(world.deleted) if kind == "rolebindings"]
@@ -74,6 +76,45 @@ async def test_all_are_denied_before_any_is_cleared_up() -> None:
 
 
 async def test_one_alone_is_denied_once() -> None:
-    world, process = await granted(1)
+    world, process = await granted(1, Queue())
     await end_all(world, process, 1)
     assert world.deleted.count("rolebindings") == 1
+
+
+class Crowded(Queue):
+    """A queue in which other endings always wait."""
+
+    more_end = True
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_crash_at_any_request_leaves_nothing_for_good(after: bool) -> None:
+    crashes = 0
+    for fuse in range(1, 100):
+        world, process = await granted(2, Crowded())
+        world.fuse, world.fuse_after = fuse, after
+        try:
+            for _ in range(3):  # ended and denied, then cleared up and let go
+                await process.work()
+        except Crash:
+            crashes += 1
+        finished, world.fuse, world.dead = not world.dead, None, False
+        process = Process(world)
+        await process.relist.read_all()
+        for _ in range(3):
+            await process.watch()
+            await process.work()
+        for kind in ("TaskGrant", "RoleBinding", "Role", "ServiceAccount", "Secret"):
+            assert not world.of(kind), (fuse, kind)
+        assert not world.live_tokens()
+        if finished:
+            break
+    assert crashes > 20
+    assert finished
+
+
+async def test_a_grant_whose_end_could_not_be_written_keeps_what_it_is_authorized_by() -> None:
+    world, process = await granted(1, Crowded())
+    (grant,) = world.of("TaskGrant")
+    await process.worker._endings.deny(Key("shop", grant["metadata"]["name"]))
+    assert len(world.of("RoleBinding")) == 1
