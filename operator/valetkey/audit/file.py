@@ -38,10 +38,11 @@ class LogFile:
         self._good += len(content)
 
     def close(self) -> None:
-        """Ends it, mended if that can be."""
+        """Ends it, mended if that can be; whatever was acknowledged is on disk already."""
         with contextlib.suppress(OSError):
             self._mend()
-        os.close(self._file)
+        with contextlib.suppress(OSError):
+            os.close(self._file)
 
     def _mend(self) -> None:
         """Cuts off what a failed write has left."""

@@ -60,7 +60,6 @@ class Log:
         """Records that are on disk, and those that could not be written."""
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
-        self._told_of(self._drop())
 
     async def write(self, reason: str, **fields: Any) -> None:
         """Puts one record on disk; `fields` hold no secret.
@@ -91,6 +90,10 @@ class Log:
                 "until there is room",
             )
 
+    async def drop_old(self) -> None:
+        """Deletes what is older than is kept; only once the clock is known to be right, for nothing brings it back."""
+        self._told_of(await asyncio.to_thread(self._drop))
+
     async def close(self) -> None:
         """Waits for what is under way and closes the file."""
         if self._flusher is not None:
@@ -108,7 +111,7 @@ class Log:
 
     async def _flush(self) -> None:
         while self._waiting:
-            if self._clock() - self._began >= _A_FILE:
+            if abs(self._clock() - self._began) >= _A_FILE:
                 await self._turn()
             batch, self._waiting = self._waiting, []
             seq, prev, lines = self._seq, self._prev, []
@@ -134,9 +137,9 @@ class Log:
         self._flusher = None
 
     def _begin(self) -> None:
-        self._began = self._clock()
-        self._file = LogFile(self._directory / f"{self._writer}-{self._began:%Y%m%dT%H%M%S%f}.jsonl")
-        self._seq, self._prev = 0, GENESIS
+        began = self._clock()
+        self._file = LogFile(self._directory / f"{self._writer}-{began:%Y%m%dT%H%M%S%f}.jsonl")
+        self._began, self._seq, self._prev = began, 0, GENESIS
 
     async def _turn(self) -> None:
         """Goes on in a new file, and in this one where no other can be made."""
@@ -148,7 +151,7 @@ class Log:
             return
         before.close()
         self.note(CONTINUED, file=before.path.name, last=last, message=f"{before.path.name} ended with {last[:12]}")
-        self._told_of(await asyncio.to_thread(self._drop))
+        await self.drop_old()
 
     def _drop(self) -> list[str]:
         if self._keep is None:

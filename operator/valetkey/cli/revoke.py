@@ -82,6 +82,7 @@ def _let_go(namespace: str, name: str, body: dict[str, Any], because: str) -> No
     typer.echo(f"{namespace}/{name} was let go by force, by {user}: {because}")
     kubernetes = body["spec"]["plan"].get("kubernetes") or {}
     planned = [kubernetes["account"], *kubernetes["objects"]] if kubernetes else []
+    planned += [kubernetes["timer"]] if "timer" in kubernetes else []
     if planned:
         typer.echo("What it had made, if it is still there; the operator's sweep removes it, or you do:")
     for entry in planned:

@@ -153,6 +153,7 @@ class Operator:
         await self._relist.read_all()
         self._health.answered()
         await self._restored.look()
+        await self._log.drop_old()
         self._run(died, "surroundings", self._surroundings.keep_fresh())
         self._run(died, "relist", self._relist.keep_looking())
         self._run(died, "leadership", self._lead(died))

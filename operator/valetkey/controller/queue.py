@@ -127,7 +127,7 @@ class Queue:
 
     @property
     def more_end(self) -> bool:
-        """Whether an ending waits for a worker."""
+        """Whether another grant waits for a worker: one that ends, or one that has to be looked at again."""
         return bool(self._endings)
 
     def waiting(self, *, ending: bool) -> Waiting:

@@ -221,9 +221,12 @@ async def test_an_api_server_that_does_not_answer_ends_leadership_at_its_deadlin
     keeps = asyncio.create_task(leadership.keep())
     await asyncio.sleep(0.8 * TTL)
     assert leadership.held
+    await asyncio.sleep(acquired + TTL + 0.1 - now())
+    for _ in range(20):  # where the machine stood still meanwhile, both are to be done now
+        await asyncio.sleep(0)
+    assert keeps.done()
     with pytest.raises(LostError):
         await keeps
-    assert now() - acquired <= TTL + 0.1
     assert not leadership.held
 
 
