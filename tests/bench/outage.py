@@ -32,7 +32,7 @@ class Outage:
     taken: int
     """Of fifty tokens, those that the API server still knew at its return."""
     left: list[str]
-    """What was still there afterwards: accounts, bindings, grants."""
+    """What was still there five minutes later: accounts, bindings, grants."""
 
 
 async def measure(rig: Rig, number: int, away: timedelta) -> Outage:
@@ -56,8 +56,10 @@ async def measure(rig: Rig, number: int, away: timedelta) -> Outage:
         rig.say(f"outage: it is back; {taken} of {len(answers)} tokens are taken, {len(made)} bindings are left")
         last = max([(await bindings.when(name, seconds=600))[0] for name in made], default=began)
     rig.say(f"outage: the last binding went after {last - began:.1f} s")
-    await asyncio.sleep(10)
-    return Outage(number, away, last - began, bare, taken, await _left(rig))
+    patience = time.monotonic() + 300
+    while (left := await _left(rig)) and time.monotonic() < patience:
+        await asyncio.sleep(2)  # all were denied first; now they are cleared up
+    return Outage(number, away, last - began, bare, taken, left)
 
 
 _PATH = "/api/v1/namespaces/default/configmaps/any"
