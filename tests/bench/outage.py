@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from tests.bench.one import GRANTS, removed
 from tests.bench.rig import Rig, spread
 from tests.bench.server import Watcher
 from tests.cluster.api import GRANTS as ACCOUNTS
+from tests.cluster.api import until
 from tests.cluster.local import controlplane, processes
 
 BARE = 200
@@ -56,9 +58,14 @@ async def measure(rig: Rig, number: int, away: timedelta) -> Outage:
         rig.say(f"outage: it is back; {taken} of {len(answers)} tokens are taken, {len(made)} bindings are left")
         last = max([(await bindings.when(name, seconds=600))[0] for name in made], default=began)
     rig.say(f"outage: the last binding went after {last - began:.1f} s")
-    patience = time.monotonic() + 300
-    while (left := await _left(rig)) and time.monotonic() < patience:
-        await asyncio.sleep(2)  # all were denied first; now they are cleared up
+    left: list[str] = []
+
+    async def cleared_up() -> bool:
+        left[:] = await _left(rig)
+        return not left
+
+    with suppress(TimeoutError):  # all were denied first
+        await until(cleared_up, "all to be cleared up", seconds=300, pause=2)
     return Outage(number, away, last - began, bare, taken, left)
 
 
