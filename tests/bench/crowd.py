@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.bench.many import PACE, first_writes, milliseconds, resident
 from tests.bench.one import GRANTS, SECRETS, added, removed
 from tests.bench.requests import grant, request
-from tests.bench.rig import OURS, Rig, spread
+from tests.bench.rig import CROWD, OURS, Rig, spread
 from tests.bench.server import AGENTS, Watcher
 from tests.cluster.api import OPERATOR, SYSTEM, Caller, Json
 from tests.cluster.audit_log import count
@@ -61,7 +61,7 @@ async def measure(rig: Rig, number: int, *, few: int = 100) -> Crowd:
     rig.say(f"{few} live grants: {cpu_few:.1f} ms of CPU and {calls_few:.1f} calls for one more")
     await rig.replicas(0)
     samples = min(SAMPLES, number // 4)
-    soonest = datetime.now(UTC) + timedelta(seconds=number / 60 + 150)
+    soonest = datetime.now(UTC) + timedelta(seconds=number / 25 + 150)
     await _begin(rig, number - few, first=few, ending=samples, soonest=soonest, running=False)
     start = await _cold(rig)
     await asyncio.sleep(5)
@@ -98,7 +98,7 @@ async def _begin(
     async def one(index: int) -> None:
         if index % 1000 == 0:
             rig.say(f"writing live grants: {index}, after {time.perf_counter() - began:.0f} s")
-        pod = await rig.pod(f"crowd-{index}")
+        pod = await rig.pod(f"crowd-{index}", account=CROWD)
         place = index - first
         ends = None
         if place < ending and soonest is not None:
@@ -156,7 +156,7 @@ def _agent(meta: Json, token: str) -> Caller:
         f"{key}/credential-id": (f"JTI={token}",),
     }
     groups = ("system:serviceaccounts", f"system:serviceaccounts:{AGENTS}")
-    return Caller(user=f"system:serviceaccount:{AGENTS}:default", groups=groups, extra=extra)
+    return Caller(user=f"system:serviceaccount:{AGENTS}:{CROWD}", groups=groups, extra=extra)
 
 
 async def _cold(rig: Rig) -> float:

@@ -12,8 +12,7 @@ from tests.cluster.api import Json
 
 def request(name: str, pod: Json, token: str, ttl: str = "5m", *, credential: str | None = None) -> Json:
     """A request as its client fills it in; with the id of the credential, no token is needed."""
-    meta = pod["metadata"]
-    account = f"system:serviceaccount:{meta['namespace']}:default"
+    meta, account = pod["metadata"], pod["spec"]["serviceAccountName"]
     rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]
     return {
         "apiVersion": "valetkey.dev/v1alpha1",
@@ -28,8 +27,8 @@ def request(name: str, pod: Json, token: str, ttl: str = "5m", *, credential: st
             "ttl": ttl,
             "subject": {"podName": meta["name"], "podUID": meta["uid"]},
             "requester": {
-                "username": account,
-                "serviceAccount": "default",
+                "username": f"system:serviceaccount:{meta['namespace']}:{account}",
+                "serviceAccount": account,
                 "podName": meta["name"],
                 "podUID": meta["uid"],
                 "nodeName": pod["spec"]["nodeName"],
@@ -65,7 +64,7 @@ def grant(name: str, pod: Json) -> Json:
                     "podName": pod["metadata"]["name"],
                     "podUID": uid,
                     "nodeName": "bench-node",
-                    "serviceAccount": "default",
+                    "serviceAccount": pod["spec"]["serviceAccountName"],
                 },
                 "task": {"id": name, "purpose": "bench"},
                 "policy": {"name": "bench", "uid": uid, "generation": 1},

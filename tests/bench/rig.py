@@ -23,6 +23,8 @@ from tests.cluster.local.places import ROOT, STATE
 LOG = STATE / "bench-log"
 OURS = "/apis/valetkey.dev/v1alpha1"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+CROWD = "crowd"
+"""The account of the many that only live: what is measured beside them has an account, and limits, of its own."""
 RULE = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
 VALUES: Json = {
     "cluster": "bench",
@@ -40,7 +42,10 @@ POLICY: Json = {
     "metadata": {"name": "bench"},
     "spec": {
         "effect": "Allow",
-        "subjects": [{"name": "agents", "namespace": AGENTS, "serviceAccount": "default"}],
+        "subjects": [
+            {"name": "agents", "namespace": AGENTS, "serviceAccount": "default"},
+            {"name": "crowd", "namespace": AGENTS, "serviceAccount": CROWD},
+        ],
         "purposes": [{"name": "bench"}],
         "access": [{"name": "read", "kubernetes": {"scopes": [{"namespaces": [SHOP], "rules": [RULE]}]}}],
         "ttl": {"default": "5m", "max": "1h"},
@@ -91,8 +96,9 @@ class Rig:
         binding = {
             "metadata": {"name": "ask"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "valetkey-requester"},
-            "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": AGENTS}],
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": AGENTS} for name in ("default", CROWD)],
         }
+        await self.server.send("POST", f"/api/v1/namespaces/{AGENTS}/serviceaccounts", {"metadata": {"name": CROWD}})
         await self.server.send("POST", f"{RBAC}/namespaces/{AGENTS}/rolebindings", binding)
         flooder = binding | {"subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": FLOOD}]}
         await self.server.send("POST", f"{RBAC}/namespaces/{FLOOD}/rolebindings", flooder)
@@ -124,9 +130,10 @@ class Rig:
         """Pods of agents on the paper node, each with a Secret volume of its own."""
         return await spread(16, [self.pod(f"{prefix}-{index}") for index in range(number)])
 
-    async def pod(self, name: str, namespace: str = AGENTS) -> Json:
+    async def pod(self, name: str, namespace: str = AGENTS, account: str = "default") -> Json:
         """One pod that no kubelet runs."""
         spec = {
+            "serviceAccountName": account,
             "nodeName": "bench-node",
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,10 +18,13 @@ from valetkey.controller.surroundings import Surroundings
 from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
+from valetkey.kube.concurrency import all_of
 
 EVERY: Final = timedelta(seconds=30)
 SETTLES_AFTER: Final = timedelta(seconds=1)
 AGAIN_AFTER: Final = timedelta(seconds=0.5)
+RESTS: Final = 19
+"""How many times as long as it looks it rests at least."""
 AGENTS: Final = f"{AGENT_LABEL}=true"
 
 _logger = logging.getLogger(__name__)
@@ -66,23 +70,25 @@ class Relist:
     async def read_all(self) -> None:
         """Takes in everything; returns when it has, however often the API server has to be asked.
 
-        A namespace that may not be read, as when it is being deleted, is left to the later looks.
+        A namespace that may not be read, as when it is being deleted, is left to the later looks. Policies and guards
+        come last, for what was read of them too long ago grants nothing.
         """
-        await self._insist("policies and guards", self._surroundings.refresh)
         for namespace in self._namespaces:
             try:
-                for collection in self._collections:
-                    what = f"{collection.kind}s of {namespace}"
-                    await self._insist(what, partial(self._read_collection, collection, namespace), unless_refused=True)
+                await self._insist(namespace, partial(self._read_namespace, namespace), unless_refused=True)
             except ApiError as error:
                 _logger.warning("%s could not be read: %s", namespace, error)
+        await self._insist("policies and guards", self._surroundings.refresh)
 
     async def keep_looking(self) -> None:
-        """Looks again for ever."""
+        """Looks again for ever, but for no more than a part of the time: where there is much, less often."""
+        pause = EVERY.total_seconds()
         while True:
-            await asyncio.sleep(EVERY.total_seconds())
+            await asyncio.sleep(pause)
+            began = time.monotonic()
             for namespace in self._namespaces:
                 await self.look(namespace)
+            pause = max(EVERY.total_seconds(), (time.monotonic() - began) * RESTS)
 
     async def _insist(self, what: str, read: Callable[[], Awaitable[None]], *, unless_refused: bool = False) -> None:
         """Reads until it has succeeded; raises ApiError where it is refused, if that is to be told."""
@@ -95,12 +101,37 @@ class Relist:
                 _logger.warning("%s could not be read: %s; it is tried again", what, error)
                 await asyncio.sleep(AGAIN_AFTER.total_seconds())
 
-    async def _read_collection(self, collection: _Collection, namespace: str) -> None:
+    async def _read_namespace(self, namespace: str) -> None:
+        """Reads side by side, each collection from when the one before it has begun: that is the state it is read in.
+
+        All pages of a list are of the version of its first one.
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
+        """
+        begun = [asyncio.Event() for _ in self._collections]
+        begun[0].set()
+        await all_of(
+            *(
+                self._read_collection(collection, namespace, *begun[place : place + 2])
+                for place, collection in enumerate(self._collections)
+            )
+        )
+
+    async def _read_collection(
+        self, collection: _Collection, namespace: str, may_begin: asyncio.Event, begun: asyncio.Event | None = None
+    ) -> None:
         """Takes in what is there; what an earlier try has read and is gone since is taken out."""
+        await may_begin.wait()
         there = set()
-        async for body in self._api.list(paths.collection(collection.kind, namespace), selector=collection.selector):
-            collection.take(body)
-            there.add(body["metadata"]["uid"])
+        path = paths.collection(collection.kind, namespace)
+        try:
+            async for body in self._api.list(path, selector=collection.selector):
+                if begun is not None:
+                    begun.set()
+                collection.take(body)
+                there.add(body["metadata"]["uid"])
+        finally:
+            if begun is not None:
+                begun.set()
         for name, uid in collection.uids(namespace).items():
             if uid not in there:
                 collection.gone(Key(namespace, name), uid)

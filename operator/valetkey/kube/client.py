@@ -17,6 +17,7 @@ _MERGE: Final = "application/merge-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PAGE: Final = 100
 """Objects of a collection in one answer: few enough that reading them holds nobody up."""
+_PAGE_OF_METADATA: Final = 500
 TOO_LARGE: Final = "TooLarge"
 """The reason of an answer that was not read."""
 _LARGEST: Final = 16 << 20
@@ -77,7 +78,8 @@ class Client:
         """Every object of a collection, a page at a time; raises RewoundError too."""
         newest = self._newest.get(path, 0)
         accept = _METADATA if metadata_only else "application/json"
-        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+        size = str(_PAGE_OF_METADATA if metadata_only else PAGE)
+        query = {"limit": size} | ({"labelSelector": selector} if selector else {})
         while True:
             try:
                 page = await self._send("GET", path, query=query, accept=accept)
@@ -93,7 +95,7 @@ class Client:
             token = page["metadata"].get("continue")
             if not token:
                 return
-            query |= {"limit": str(PAGE), "continue": token}
+            query |= {"limit": size, "continue": token}
 
     async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
         """What becomes of one object of a collection, for five minutes at most."""

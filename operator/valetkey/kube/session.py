@@ -57,5 +57,6 @@ def open_session(account: Path) -> aiohttp.ClientSession:
         # as long, for a revocation that comes out of the blue has no time for a handshake.
         connector=aiohttp.TCPConnector(limit=50, keepalive_timeout=75, ssl=context),
         middlewares=(TokenFile(account / "token"),),
-        headers={"User-Agent": "valetkey"},
+        # To compress its answers would cost the API server more time than it takes to send them.
+        headers={"User-Agent": "valetkey", "Accept-Encoding": "identity"},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
@@ -143,6 +144,49 @@ async def test_a_server_that_does_not_answer_at_the_start_is_asked_again(
     await process.relist.read_all()
     await process.work()
     assert len(world.live_tokens()) == 1
+
+
+async def test_at_the_start_what_a_grant_names_is_read_after_it_and_policies_and_guards_last() -> None:
+    world, process = begun("r")
+    listing, order = world.list, list[str]()
+
+    async def noted(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        kind = path.rpartition("/")[2]
+        order.append(f"ask {kind}")
+        await asyncio.sleep(0)  # as long as an answer takes
+        order.append(f"answer {kind}")
+        async for body in listing(path, metadata_only=metadata_only, selector=selector):
+            yield body
+            await asyncio.sleep(0)
+
+    await turn(process)
+    world.list = noted  # type: ignore[method-assign]
+    await Process(world).relist.read_all()
+    kinds = ("taskgrants", "accessrequests", "pods")
+    assert order[:6] == [f"{what} {kind}" for kind in kinds for what in ("ask", "answer")]
+    assert not [entry for entry in order[6:] if entry.endswith(kinds)], order
+
+
+async def test_where_a_look_takes_long_there_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, process = begun("r")
+    pauses, took = list[float](), [0.0, 10.0, 10.0]
+    now = 100.0
+
+    async def rest(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > len(took):
+            raise asyncio.CancelledError
+
+    async def look(_: str) -> None:
+        nonlocal now
+        now += took[len(pauses) - 1]
+
+    monkeypatch.setattr(process.relist, "look", look)
+    monkeypatch.setattr(asyncio, "sleep", rest)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with pytest.raises(asyncio.CancelledError):
+        await process.relist.keep_looking()
+    assert pauses == [30, 30, 190, 190]
 
 
 async def test_what_went_while_the_start_was_tried_again_is_not_taken_for_there(
