@@ -92,12 +92,12 @@ class Process:
         """What watches bring, all of it; what is gone from the world is gone from the cache."""
         await self.surroundings.refresh()
         live = {body["metadata"]["uid"] for body in self.world.objects.values()}
-        for key, request in self.cache.requests.items():
-            if request.metadata.uid not in live:
-                self.intake.request_gone(key, request.metadata.uid)
-        for key, grant in self.cache.grants.items():
-            if grant.metadata.uid not in live:
-                self.intake.grant_gone(key, grant.metadata.uid)
+        for key, request in self.cache.requests.notes():
+            if request.uid not in live:
+                self.intake.request_gone(key, request.uid)
+        for key, grant in self.cache.grants.notes():
+            if grant.uid not in live:
+                self.intake.grant_gone(key, grant.uid)
         for namespace in self.namespaces:
             for name, uid in self.cache.pods.uids(namespace).items():
                 if uid not in live:

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.properties.life import GUARD, LONG, PODS, SHORT, Process, pod, policy, request
 from tests.properties.world import Crash, World, ends_at
+from valetkey.controller import objects
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE
 from valetkey.kube.api import Json
@@ -21,11 +22,15 @@ from valetkey.reasons import Reason, place_of
 BACKSTOPS = ("None", "Job")
 
 
+AWAKE = objects.AWAKE
+
+
 class Machine(RuleBasedStateMachine):
     """Agents, people, time and faults on one side; the operator, which dies a lot, on the other."""
 
-    @initialize(backstop=st.sampled_from(BACKSTOPS))
-    def begin(self, backstop: str) -> None:
+    @initialize(backstop=st.sampled_from(BACKSTOPS), awake=st.sampled_from((0, AWAKE)))
+    def begin(self, backstop: str, awake: int) -> None:
+        objects.AWAKE = awake  # type: ignore[misc]
         self.world = World()
         self.causes: dict[str, set[str]] = {}
         self.crashes = 0
@@ -231,6 +236,10 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everything ends, and for the reason that began the end."""
+        self.all_ends()
+        objects.AWAKE = AWAKE  # type: ignore[misc]
+
+    def all_ends(self) -> None:
         for _ in range(12):
             self.time_passes(7.0)
             self.operate(fuse=None, after=False, faults=[], fresh=True)

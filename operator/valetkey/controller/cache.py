@@ -1,132 +1,69 @@
-"""What was last read of everything that a step looks at; the newest version wins, whoever brought it."""
+"""What was last read of everything that a step looks at."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 from datetime import datetime
-from typing import Final, Generic, Protocol, TypeVar
+from typing import NamedTuple
 
+from valetkey.controller.objects import Dead, Objects, version_of
 from valetkey.controller.queue import Key
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import Json
 from valetkey.kube.pods import FINAL, Pod
 from valetkey.reasons import Reason
 
-_REMEMBERED: Final = 10_000
+
+class RequestNote(NamedTuple):
+    """What is known of a request without looking at it."""
+
+    uid: str
+    version: int
+    created: datetime
+    account: str
+    """The ServiceAccount that made it."""
+    finished: bool
 
 
-class _Stored(Protocol):
-    @property
-    def metadata(self) -> Metadata: ...
+class GrantNote(NamedTuple):
+    """What is known of a grant without looking at it."""
+
+    uid: str
+    version: int
+    created: datetime
+    request: str
+    """The uid of its request."""
+    account: str
+    pod: str
+    secret: str
+    policy: str
+    due: datetime
+    """When it ends, or since when it has been ending."""
+    ended: bool
+    """Whether its end is written down."""
+    ending: bool
+    failed: bool
+    """Whether its revocation has."""
 
 
-T = TypeVar("T", bound=_Stored)
-
-
-class _Dead:
-    """Uids of what is gone: an answer may come in after the watch has told of the deletion, and brings nothing back."""
-
-    def __init__(self) -> None:
-        self._uids: OrderedDict[str, None] = OrderedDict()
-
-    def __contains__(self, uid: str) -> bool:
-        return uid in self._uids
-
-    def add(self, uid: str) -> None:
-        """Remembers one more, and forgets the oldest where there are many."""
-        self._uids[uid] = None
-        if len(self._uids) > _REMEMBERED:
-            self._uids.popitem(last=False)
-
-
-class Objects(Generic[T]):
-    """Objects of one kind by key."""
-
-    def __init__(self) -> None:
-        self._objects: dict[Key, T] = {}
-        self._dead = _Dead()
-
-    def get(self, key: Key) -> T | None:
-        """The object under a key."""
-        return self._objects.get(key)
-
-    def has(self, body: Json) -> bool:
-        """Whether what was read is known already, in this version or a later one; saves reading it in full."""
-        metadata = body["metadata"]
-        known = self._objects.get(Key(metadata["namespace"], metadata["name"]))
-        if known is None or known.metadata.uid != metadata["uid"]:
-            return False
-        return _version(metadata["resourceVersion"]) <= _version(known.metadata.resource_version)
-
-    def uids(self, namespace: str) -> dict[str, str]:
-        """The uids of a namespace's objects, by name."""
-        return {key.name: body.metadata.uid for key, body in self._objects.items() if key.namespace == namespace}
-
-    def put(self, body: T) -> bool:
-        """Takes in what was read; gives whether it is news."""
-        key = Key(body.metadata.namespace, body.metadata.name)
-        known = self._objects.get(key)
-        if body.metadata.uid in self._dead:
-            return False
-        if known is not None and not _newer(body.metadata, known.metadata):
-            return False
-        if known is not None:
-            self._leave(key, known)
-        self._objects[key] = body
-        self._enter(key, body)
-        return True
-
-    def known_gone(self, uid: str) -> bool:
-        """Whether the object of that uid was seen to be gone."""
-        return uid in self._dead
-
-    def remove(self, key: Key, uid: str) -> T | None:
-        """Takes out the object of that uid; gives it back if it was there."""
-        self._dead.add(uid)
-        known = self._objects.get(key)
-        if known is None or known.metadata.uid != uid:
-            return None
-        self._leave(key, known)
-        return self._objects.pop(key)
-
-    def __iter__(self) -> Iterator[Key]:
-        """All keys, as of now."""
-        return iter(list(self._objects))
-
-    def items(self) -> Iterator[tuple[Key, T]]:
-        """All keys and objects, as of now."""
-        return iter(list(self._objects.items()))
-
-    def values(self) -> Iterator[T]:
-        """All objects, as of now."""
-        return iter(list(self._objects.values()))
-
-    def _enter(self, key: Key, body: T) -> None:
-        """Is told of each object that comes in."""
-
-    def _leave(self, key: Key, body: T) -> None:
-        """Is told of each object that goes out."""
-
-
-class Requests(Objects[AccessRequest]):
+class Requests(Objects[AccessRequest, RequestNote]):
     """Requests by key, and since when each is known."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(AccessRequest, _of_request)
         self._since: dict[str, float] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def put(self, body: AccessRequest) -> bool:
         """Takes in what was read; gives whether it is news."""
-        before = self.get(Key(body.metadata.namespace, body.metadata.name))
+        before = self.note(Key(body.metadata.namespace, body.metadata.name))
         news = super().put(body)
         if news:
-            if before is not None and before.metadata.uid != body.metadata.uid:
-                self._since.pop(before.metadata.uid, None)
+            if before is not None and before.uid != body.metadata.uid:
+                self._since.pop(before.uid, None)
             self._since.setdefault(body.metadata.uid, time.monotonic())
         return news
 
@@ -137,15 +74,7 @@ class Requests(Objects[AccessRequest]):
 
     def beside(self, request: AccessRequest) -> int:
         """How many requests there are of the ServiceAccount that made this one."""
-        return self._counts[_maker(request)]
-
-    def _enter(self, key: Key, body: AccessRequest) -> None:
-        self._counts[_maker(body)] += 1
-
-    def _leave(self, key: Key, body: AccessRequest) -> None:
-        self._counts[_maker(body)] -= 1
-        if not self._counts[_maker(body)]:
-            del self._counts[_maker(body)]
+        return self._counts[request.metadata.namespace, request.spec.requester.service_account]
 
     def age(self, request: AccessRequest, now: datetime) -> float:
         """How many seconds ago a request was made, never too many.
@@ -156,16 +85,20 @@ class Requests(Objects[AccessRequest]):
         seen = time.monotonic() - self._since.get(request.metadata.uid, time.monotonic())
         return max(seen, (now - request.metadata.creation_timestamp).total_seconds() - 1)
 
+    def _enter(self, key: Key, note: RequestNote) -> None:
+        self._counts[key.namespace, note.account] += 1
 
-def _maker(request: AccessRequest) -> tuple[str, str]:
-    return request.metadata.namespace, request.spec.requester.service_account
+    def _leave(self, key: Key, note: RequestNote) -> None:
+        self._counts[key.namespace, note.account] -= 1
+        if not self._counts[key.namespace, note.account]:
+            del self._counts[key.namespace, note.account]
 
 
-class Grants(Objects[TaskGrant]):
+class Grants(Objects[TaskGrant, GrantNote]):
     """Grants by key, and which of them a pod, a Secret or an account has."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(TaskGrant, of_grant)
         self._index: defaultdict[tuple[str, str, str], set[Key]] = defaultdict(set)
 
     def of_pod(self, namespace: str, name: str) -> frozenset[Key]:
@@ -180,23 +113,52 @@ class Grants(Objects[TaskGrant]):
         """Grants of the pods of one ServiceAccount."""
         return frozenset(self._index.get(("account", namespace, name), ()))
 
-    def _enter(self, key: Key, body: TaskGrant) -> None:
-        for entry in _entries(body):
+    def _enter(self, key: Key, note: GrantNote) -> None:
+        for entry in _entries(key, note):
             self._index[entry].add(key)
 
-    def _leave(self, key: Key, body: TaskGrant) -> None:
-        for entry in _entries(body):
+    def _leave(self, key: Key, note: GrantNote) -> None:
+        for entry in _entries(key, note):
             self._index[entry].discard(key)
             if not self._index[entry]:
                 del self._index[entry]
 
 
-def _entries(grant: TaskGrant) -> tuple[tuple[str, str, str], ...]:
-    subject, namespace = grant.spec.order.subject, grant.metadata.namespace
+def of_grant(grant: TaskGrant) -> GrantNote:
+    """The note of a grant."""
+    order, end, deleted = grant.spec.order, grant.status.end, grant.metadata.deletion_timestamp
+    begun = (at for at in (None if end is None else end.at, deleted) if at is not None)
+    return GrantNote(
+        uid=grant.metadata.uid,
+        version=version_of(grant.metadata.resource_version),
+        created=grant.metadata.creation_timestamp,
+        request=grant.spec.request.uid,
+        account=sys.intern(order.subject.service_account),
+        pod=order.subject.pod_name,
+        secret=grant.spec.delivery.secret.name,
+        policy=sys.intern(order.policy.name),
+        due=min((order.not_after, *begun)),
+        ended=end is not None,
+        ending=end is not None or deleted is not None,
+        failed=any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions),
+    )
+
+
+def _of_request(request: AccessRequest) -> RequestNote:
+    return RequestNote(
+        uid=request.metadata.uid,
+        version=version_of(request.metadata.resource_version),
+        created=request.metadata.creation_timestamp,
+        account=sys.intern(request.spec.requester.service_account),
+        finished=request.finished is not None,
+    )
+
+
+def _entries(key: Key, note: GrantNote) -> tuple[tuple[str, str, str], ...]:
     return (
-        ("pod", namespace, subject.pod_name),
-        ("secret", namespace, grant.spec.delivery.secret.name),
-        ("account", namespace, subject.service_account),
+        ("pod", key.namespace, note.pod),
+        ("secret", key.namespace, note.secret),
+        ("account", key.namespace, note.account),
     )
 
 
@@ -206,7 +168,7 @@ class Pods:
     def __init__(self) -> None:
         self._pods: dict[tuple[str, str], Pod] = {}
         self._mounting: dict[tuple[str, str], set[str]] = {}
-        self._dead = _Dead()
+        self._dead = Dead()
 
     def get(self, namespace: str, name: str) -> Pod | None:
         """The pod of that name."""
@@ -218,7 +180,7 @@ class Pods:
         known = self._pods.get((metadata["namespace"], metadata["name"]))
         if known is None or known.uid != metadata["uid"]:
             return False
-        return _version(metadata["resourceVersion"]) <= _version(known.resource_version)
+        return version_of(metadata["resourceVersion"]) <= version_of(known.resource_version)
 
     def uids(self, namespace: str) -> dict[str, str]:
         """The uids of a namespace's pods, by name."""
@@ -230,7 +192,7 @@ class Pods:
             return False
         known = self._pods.get((pod.namespace, pod.name))
         if known is not None:
-            if known.uid == pod.uid and _version(pod.resource_version) <= _version(known.resource_version):
+            if known.uid == pod.uid and version_of(pod.resource_version) <= version_of(known.resource_version):
                 return False
             self._take_out(known)
         self._pods[pod.namespace, pod.name] = pod
@@ -277,14 +239,3 @@ class Cache:
         self.restored: datetime | None = None
         """When it was last found to have been restored: what was made before is over too."""
         self.pods = Pods()
-
-
-def _newer(body: Metadata, known: Metadata) -> bool:
-    if body.uid != known.uid:
-        return body.creation_timestamp >= known.creation_timestamp
-    # Since Kubernetes 1.35 resource versions of one object may be compared as numbers (KEP-5504).
-    return _version(body.resource_version) > _version(known.resource_version)
-
-
-def _version(resource_version: str) -> int:
-    return int(resource_version) if resource_version.isdigit() else 0

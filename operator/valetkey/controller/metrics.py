@@ -13,10 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from valetkey.audit.record import Log
-from valetkey.controller.cache import Cache
+from valetkey.controller.cache import Cache, of_grant
 from valetkey.controller.queue import Queue
 from valetkey.controller.surroundings import Surroundings
-from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied
 from valetkey.reasons import CONDITIONS, Reason, Status
 
@@ -154,15 +153,12 @@ class Now:
     def _grants(self, now: datetime) -> Iterator[Metric]:
         live = ending = failed = 0
         first = now
-        for grant in (*self._cache.grants.values(), *self._cache.vanished.values()):
-            due = grant.spec.order.not_after
-            if grant.status.end is None and grant.metadata.deletion_timestamp is None:
-                live += 1
-            else:
-                ending += 1
-                failed += any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions)
-                due = min(due, *_begun(grant))
-            first = min(first, due)
+        notes = (note for _, note in self._cache.grants.notes())
+        for note in (*notes, *map(of_grant, self._cache.vanished.values())):
+            live += not note.ending
+            ending += note.ending
+            failed += note.ending and note.failed
+            first = min(first, note.due)
         states = GaugeMetricFamily(
             "valetkey_grants", "TaskGrants that are there: their credentials may be alive.", labels=("state",)
         )
@@ -191,11 +187,3 @@ class Now:
 
 def _gauge(name: str, says: str, value: float) -> Metric:
     return GaugeMetricFamily(f"valetkey_{name}", says, value)
-
-
-def _begun(grant: TaskGrant) -> Iterator[datetime]:
-    """When a grant began to go."""
-    if grant.status.end is not None:
-        yield grant.status.end.at
-    if grant.metadata.deletion_timestamp is not None:
-        yield grant.metadata.deletion_timestamp

@@ -255,7 +255,7 @@ class Operator:
 
     def _wake(self, key: Key) -> None:
         if self._leads:
-            self._queue.add(key, ending=self._cache.grants.get(key) is not None or key in self._cache.vanished)
+            self._queue.add(key, ending=key in self._cache.grants or key in self._cache.vanished)
 
     def _surroundings_changed(self) -> None:
         if not self._leads:
@@ -263,8 +263,8 @@ class Operator:
         self._statuses.show(self._surroundings.compiled())
         for key in self._cache.grants:
             self._queue.add(key, ending=True)
-        for key, request in self._cache.requests.items():
-            if request.finished is None:
+        for key, note in self._cache.requests.notes():
+            if not note.finished:
                 self._queue.add(key, ending=False)
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from valetkey.audit import history
 from valetkey.controller.backends import Backends
+from valetkey.controller.objects import Note
+from valetkey.controller.queue import Key
 from valetkey.controller.surroundings import AGAIN_AFTER
 from valetkey.errors import UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import Metadata
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
@@ -51,14 +52,14 @@ class Restored:
 
     async def _look(self) -> None:
         cache = self._backends.cache
-        grants = {grant.spec.request.uid: grant for grant in cache.grants.values()}
-        live = {uid: grant.metadata for uid, grant in grants.items() if grant.status.end is None}
-        asked = {one.metadata.uid: one.metadata for one in cache.requests.values() if one.finished is None}
-        asked = {uid: metadata for uid, metadata in asked.items() if uid not in grants}
+        grants = {note.request: note for _, note in cache.grants.notes()}
+        live = {uid: note for uid, note in grants.items() if not note.ended}
+        unfinished = ((key, note) for key, note in cache.requests.notes() if not note.finished)
+        asked = {note.uid: (key, note) for key, note in unfinished if note.uid not in grants}
         if not live and not asked:
             return
-        past = await self._past(live, asked)
-        back = {uid: past.ended[body.uid] for uid, body in live.items() if body.uid in past.ended}
+        past = await self._past(live.values(), [note for _, note in asked.values()])
+        back = {uid: past.ended[note.uid] for uid, note in live.items() if note.uid in past.ended}
         known = {**back, **{uid: past.ended[uid] for uid in asked if uid in past.ended}}
         cache.over = {uid: word(end) or Reason.GRANT_DELETED for uid, end in known.items()}
         at = None if past.restored is None or self._yet_to_come(past.restored) else past.restored
@@ -68,9 +69,9 @@ class Restored:
         if at is not None:
             await self._leadership.say_restored(at)
             self._said(at)
-        older = {uid for uid, body in asked.items() if cache.restored and body.creation_timestamp < cache.restored}
+        older = {uid for uid, (_, note) in asked.items() if cache.restored and note.created < cache.restored}
         # What only looks unfinished, for the watch has not told of its end yet, is nothing to be ended.
-        await all_of(*(self._read(asked[uid]) for uid in asked.keys() & (older | known.keys())))
+        await all_of(*(self._read(asked[uid][0]) for uid in asked.keys() & (older | known.keys())))
 
     def _said(self, at: datetime) -> None:
         """Takes in what somebody has found; a time to come would end whatever is made until then."""
@@ -87,19 +88,19 @@ class Restored:
             _logger.error("a restore is said to have been at %s, which is yet to come: none of ours says so", at)
         return later
 
-    async def _past(self, live: Mapping[str, Metadata], asked: Mapping[str, Metadata]) -> history.Past:
-        since = min(body.creation_timestamp for body in (*live.values(), *asked.values()))
-        uids = {body.uid for body in live.values()} | asked.keys()
+    async def _past(self, live: Collection[Note], asked: Collection[Note]) -> history.Past:
+        since = min(note.created for note in (*live, *asked))
+        uids = {note.uid for note in (*live, *asked)}
         try:
             return await asyncio.to_thread(history.past, self._log, uids, since=since)
         except OSError as error:
             _logger.error("what had ended cannot be read from the log: %s", error)
             return history.Past({}, None)
 
-    async def _read(self, asked: Metadata) -> None:
+    async def _read(self, asked: Key) -> None:
         """Takes in a request as it is now."""
         try:
-            body = await self._backends.api.get(paths.item("AccessRequest", asked.namespace, asked.name))
+            body = await self._backends.api.get(paths.item("AccessRequest", *asked))
         except ApiError as error:
             if not error.not_found:
                 raise

@@ -65,7 +65,8 @@ class Sweep:
     def _known(self) -> set[str]:
         """The requests of grants that are known to live, or whose revocation is still under way."""
         cache = self._backends.cache
-        return {grant.spec.request.uid for grant in (*cache.grants.values(), *cache.vanished.values())}
+        known = {note.request for _, note in cache.grants.notes()}
+        return known | {grant.spec.request.uid for grant in cache.vanished.values()}
 
     async def _living(self) -> set[str]:
         """The requests of all grants there are, wherever they are."""

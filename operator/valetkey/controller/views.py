@@ -139,11 +139,11 @@ class Views:
     def _active(self, key: Key, identity: Identity) -> dict[str, int]:
         counts: dict[str, int] = {}
         for other in self._cache.grants.of_account(identity.namespace, identity.service_account):
-            grant = self._cache.grants.get(other)
-            if other != key and grant is not None:
-                counts[grant.spec.order.policy.name] = counts.get(grant.spec.order.policy.name, 0) + 1
+            note = self._cache.grants.note(other)
+            if other != key and note is not None:
+                counts[note.policy] = counts.get(note.policy, 0) + 1
         for other, opening in self._opening.items():
             same = (opening.namespace, opening.service_account) == (identity.namespace, identity.service_account)
-            if same and other != key and self._cache.grants.get(other) is None:
+            if same and other != key and other not in self._cache.grants:
                 counts[opening.policy] = counts.get(opening.policy, 0) + 1
         return counts

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.properties import life as given
-from valetkey.controller import cache as cache_module
-from valetkey.controller.cache import Objects, Pods
+from valetkey.controller import objects as objects_module
+from valetkey.controller.cache import Pods, Requests
 from valetkey.controller.queue import Key
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kube.pods import Pod, parse
@@ -18,9 +18,17 @@ NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 KEY = Key("shop", "r")
 
 
-def asked(version: str = "1", uid: str = "one", *, name: str = "r", created: datetime = NOW) -> AccessRequest:
+def asked(
+    version: str = "1",
+    uid: str = "one",
+    *,
+    name: str = "r",
+    created: datetime = NOW,
+    parameters: dict[str, Any] | None = None,
+) -> AccessRequest:
     body = given.request(name, {"metadata": {"name": "one", "uid": "pod-uid"}}, "15m", "valetkey-one-a", NOW)
     body["metadata"] |= {"uid": uid, "resourceVersion": version, "creationTimestamp": created}
+    body["spec"]["task"]["parameters"] = parameters or {}
     return AccessRequest.model_validate(body)
 
 
@@ -34,7 +42,7 @@ def mounts(*secrets: str) -> dict[str, Any]:
     return {"volumes": [{"name": f"v{n}", "secret": {"secretName": name}} for n, name in enumerate(secrets)]}
 
 
-def version_of(objects: Objects[AccessRequest]) -> str | None:
+def version_of(objects: Requests) -> str | None:
     known = objects.get(KEY)
     return known.metadata.resource_version if known else None
 
@@ -44,19 +52,19 @@ def version_of(objects: Objects[AccessRequest]) -> str | None:
     [("1", "1"), ("1 2", "2"), ("2 1", "2"), ("9 10", "10"), ("10 9 11 9", "11"), ("2 2", "2")],
 )
 def test_the_newest_version_wins_in_whatever_order_they_come(versions: str, newest: str) -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     for version in versions.split():
         objects.put(asked(version))
     assert version_of(objects) == newest
 
 
 def test_what_is_no_newer_is_no_news() -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     assert [objects.put(asked(version)) for version in ("5", "5", "4", "6")] == [True, False, False, True]
 
 
 def test_the_dead_do_not_come_back() -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     objects.put(asked("1"))
     assert objects.remove(KEY, "one") == asked("1")
     assert objects.put(asked("9")) is False
@@ -64,47 +72,86 @@ def test_the_dead_do_not_come_back() -> None:
 
 
 def test_what_was_never_seen_alive_does_not_come_after_its_death_either() -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     assert objects.remove(KEY, "one") is None
     assert objects.put(asked()) is False
 
 
 def test_another_object_of_the_same_name_takes_the_place_of_an_older_one() -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     objects.put(asked("900"))
     assert objects.put(asked("5", "two", created=NOW + timedelta(seconds=1)))
     assert version_of(objects) == "5"
 
 
 def test_an_older_object_of_the_same_name_does_not_take_the_place_of_a_newer_one() -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     objects.put(asked("5", "two", created=NOW + timedelta(seconds=1)))
     assert objects.put(asked("900")) is False
     assert version_of(objects) == "5"
 
 
 def test_the_death_of_an_earlier_object_leaves_the_one_that_has_its_name_now() -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     objects.put(asked("5", "two"))
     assert objects.remove(KEY, "one") is None
     assert version_of(objects) == "5"
 
 
 def test_so_many_dead_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "_REMEMBERED", 2)
-    objects: Objects[AccessRequest] = Objects()
+    monkeypatch.setattr(objects_module, "_REMEMBERED", 2)
+    objects = Requests()
     for uid in ("one", "two", "three"):
         objects.remove(KEY, uid)
     assert [objects.put(asked(uid=uid)) for uid in ("three", "two", "one")] == [False, False, True]
 
 
 def test_objects_may_be_taken_out_while_they_are_gone_through() -> None:
-    objects: Objects[AccessRequest] = Objects()
+    objects = Requests()
     for name in ("a", "b", "c"):
         objects.put(asked(uid=name, name=name))
-    for key, known in objects.items():
-        objects.remove(key, known.metadata.uid)
+    for key, note in objects.notes():
+        objects.remove(key, note.uid)
     assert list(objects) == []
+
+
+@pytest.mark.parametrize("awake", [0, 1])
+def test_what_was_not_looked_at_lately_is_what_it_was(awake: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects_module, "AWAKE", awake)
+    objects, parameters = (
+        Requests(),
+        {"n": 9007199254740993, "f": 0.1, "s": "\u2028é", "l": ["a", None], "o": {"b": True, "z": None}, "z": None},
+    )
+    for name in ("a", "b", "c"):
+        objects.put(asked(uid=name, name=name, parameters=parameters))
+    for name in ("a", "b", "c"):
+        known, expected = objects.get(Key("shop", name)), asked(uid=name, name=name, parameters=parameters)
+        assert known == expected
+        assert known.spec.access.model_fields_set == expected.spec.access.model_fields_set
+        assert known.spec.to_api() == expected.spec.to_api()
+    assert objects.remove(Key("shop", "a"), "a") == asked(uid="a", name="a", parameters=parameters)
+    assert objects.get(Key("shop", "a")) is None
+
+
+@pytest.mark.parametrize("levels", [150, 250, 300, 1000, 5000])
+def test_what_is_nested_too_deep_to_be_written_as_text_is_kept_as_it_is(
+    levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_module, "AWAKE", 1)
+    parameters: dict[str, Any] = {}
+    for _ in range(levels):
+        parameters = {"p": parameters}
+    objects = Requests()
+    objects.put(asked(uid="a", name="a", parameters=parameters))
+    for name in ("b", "c", "d"):
+        objects.put(asked(uid=name, name=name))
+    assert [key.name for key in objects if objects.get(key) is not None] == ["a", "b", "c", "d"]
+    known, depth = objects.get(Key("shop", "a")), 0
+    assert known is not None
+    inside = known.spec.task.parameters
+    while inside:
+        inside, depth = inside["p"], depth + 1
+    assert depth == levels
 
 
 def test_pods_are_found_by_the_secret_that_they_mount_in_order_of_name() -> None:
