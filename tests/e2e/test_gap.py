@@ -163,3 +163,21 @@ async def test_an_upgrade_that_would_leave_a_live_grant_to_nobody_is_refused(age
     for change, why in changes:
         done = await asyncio.to_thread(helm, *chart, values=merged(OPERATED, change))
         assert why not in done.stderr
+
+
+async def test_an_upgrade_that_would_leave_a_live_cluster_wide_grant_to_nobody_is_refused(
+    agent: Agent, helm: Helm
+) -> None:
+    chart = ("upgrade", "valetkey", "charts/valetkey", "--namespace", SYSTEM, "--dry-run=server")
+    rules = [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
+    ceiling = {"name": "nodes", "kubernetes": {"scopes": [{"cluster": True, "rules": rules}]}}
+    await agent.api.patch(f"{OURS}/agentpolicies/{agent.policy}", {"spec": {"access": [ceiling]}})
+    await agent.policy_ready()
+    name = await agent.granted(spec={"access": {"kubernetes": {"scopes": [{"rules": rules}]}}})
+    empties: tuple[Json, ...] = ({"rules": []}, {"rules": [], "clusterRoles": []})
+    for empty in empties:
+        values = merged(OPERATED, {"grantable": {"cluster": empty}})
+        done = await asyncio.to_thread(helm, *chart, values=values)
+        assert done.returncode != 0
+        assert "grantable.cluster.rules is empty now, and the ClusterRole could not be deleted" in done.stderr
+        assert f"kubectl delete taskgrant -n agents {name}" in done.stderr

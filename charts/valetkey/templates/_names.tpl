@@ -95,8 +95,16 @@ capabilities: {drop: [ALL]}
 {{- $lost = append $lost (printf "its account is in %s, which is not grantsNamespace any more" .account.namespace) }}
 {{- end }}
 {{- range .objects }}
-{{- if not (or (not .namespace) (has .namespace $targets)) }}
+{{- if .namespace }}
+{{- if not (has .namespace $targets) }}
 {{- $lost = append $lost (printf "grantable.namespaces does not name %s any more" .namespace) }}
+{{- end }}
+{{- else if eq .kind "ClusterRole" }}
+{{- if not $.Values.grantable.cluster.rules }}
+{{- $lost = append $lost "grantable.cluster.rules is empty now, and the ClusterRole could not be deleted" }}
+{{- end }}
+{{- else if not (or $.Values.grantable.cluster.rules $.Values.grantable.cluster.clusterRoles) }}
+{{- $lost = append $lost "grantable.cluster is empty now, and the ClusterRoleBinding could not be deleted" }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+_LONGEST: Final = 4 << 20
+"""Bytes: no record is longer, for no object at the API server is."""
 _RESERVE: Final = 64 << 20
 """Bytes of the volume that are kept for the records of endings; of a small one, a twentieth."""
 
@@ -65,14 +68,29 @@ def nearly_full(directory: Path) -> bool:
     return volume.f_bavail * volume.f_frsize < reserve
 
 
+def last_written(directory: Path, writer: str) -> tuple[Path, bytes] | None:
+    """A writer's newest file that has a whole line, and its last one; None where there is none. Raises OSError."""
+    for path in sorted(_files(directory, writer), reverse=True):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LONGEST))
+            whole = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+        if whole:
+            return path, whole[-1]
+    return None
+
+
 def drop_older(directory: Path, writer: str, than: datetime) -> list[str]:
     """Deletes the files of a writer that were last written before then, and gives their names; raises OSError.
 
     Of that writer only: another may have its own open, and write to it again.
     """
     dropped = []
-    for path in sorted(directory.glob(f"{writer}-????????T*.jsonl")):
+    for path in sorted(_files(directory, writer)):
         if path.stat().st_mtime < than.timestamp():
             path.unlink()
             dropped.append(path.name)
     return dropped
+
+
+def _files(directory: Path, writer: str) -> Iterable[Path]:
+    return directory.glob(f"{writer}-????????T*.jsonl")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from valetkey.audit.record import CONTINUED, GENESIS, digest
+from valetkey.audit.record import CONTINUED, GENESIS, SHORTENED, digest
 
 Record = dict[str, Any]
 _OVER: Final = {"CredentialRevoked", "GrantGone"}
@@ -49,10 +49,7 @@ def read(directory: Path) -> tuple[list[Record], list[Broken]]:
             else:
                 records.append(entry)
                 ended[path.name] = str(entry.get("hash", ""))
-    for record in records:
-        file = str(record.get("file")) if record.get("reason") == CONTINUED else ""
-        if ended.get(file, record.get("last")) != record.get("last"):
-            broken.append(Broken(file, 0, "its last records are missing"))
+    broken.extend(_cut(records, ended))
     return sorted(records, key=lambda record: str(record.get("at", ""))), broken
 
 
@@ -106,6 +103,20 @@ def _time(record: Record) -> datetime | None:
     except ValueError:
         return None
     return at if at.tzinfo is not None else None
+
+
+def _cut(records: Iterable[Record], ended: Mapping[str, str]) -> Iterator[Broken]:
+    """Files that lack their last records, or are not there at all, though a later file tells of them."""
+    shortened = (record.get("files") for record in records if record.get("reason") == SHORTENED)
+    dropped = {file for files in shortened if isinstance(files, list) for file in map(str, files)}
+    for record in records:
+        if record.get("reason") != CONTINUED:
+            continue
+        file = str(record.get("file"))
+        if file in ended and ended[file] != record.get("last"):
+            yield Broken(file, 0, "its last records are missing")
+        elif file not in ended and file not in dropped:
+            yield Broken(file, 0, "it is missing, and no record says that it was too old to be kept")
 
 
 def _chain(path: Path) -> Iterator[Record | Broken]:

@@ -1,14 +1,14 @@
 """The log: JSON lines, chained by SHA-256, on disk before the caller goes on.
 
-One file and one chain per writer, start and day; each day's file has a record of how the one before it ended. Records
-that wait at the same time share one sync.
+One file and one chain per writer, start and day; each begins with a record of how the one before it ended. Records that
+wait at the same time share one sync.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from valetkey.audit.file import LogFile, drop_older, nearly_full, try_writing
+from valetkey.audit.file import LogFile, drop_older, last_written, nearly_full, try_writing
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import format_time
 from valetkey.reasons import Reason
@@ -53,6 +53,8 @@ class Log:
         self._directory, self._writer, self._cluster, self._clock = directory, writer, cluster, clock
         self._seq, self._prev = 0, GENESIS
         self._keep = keep
+        self._before = _ended(directory, writer)
+        """How the file before this one ended, until a record of that is on disk."""
         self._begin()
         self.nearly_full = nearly_full(directory)
         """Whether what is left of the volume is kept for the records of endings, as last looked at."""
@@ -115,7 +117,7 @@ class Log:
                 await self._turn()
             batch, self._waiting = self._waiting, []
             seq, prev, lines = self._seq, self._prev, []
-            for record, _ in batch:
+            for record in (*self._continued(batch[0][0]["at"]), *(record for record, _ in batch)):
                 seq += 1
                 whole = {"seq": seq, "prev": prev, "cluster": self._cluster, "writer": self._writer} | record
                 prev = whole["hash"] = digest(whole)
@@ -129,8 +131,8 @@ class Log:
                     if not done.cancelled():
                         done.set_exception(_unwritten(error))
             else:
-                self._seq, self._prev = seq, prev
-                self.written += len(batch)
+                self._seq, self._prev, self._before = seq, prev, None
+                self.written += len(lines)
                 for _, done in batch:
                     if not done.cancelled():
                         done.set_result(None)
@@ -143,15 +145,21 @@ class Log:
 
     async def _turn(self) -> None:
         """Goes on in a new file, and in this one where no other can be made."""
-        before, last = self._file, self._prev
+        before = self._file
+        ended = {"file": before.path.name, "last": self._prev} if self._seq else self._before
         try:
             await asyncio.to_thread(self._begin)
         except OSError as error:
             _logger.error("%s", _unwritten(error))
             return
         before.close()
-        self.note(CONTINUED, file=before.path.name, last=last, message=f"{before.path.name} ended with {last[:12]}")
+        self._before = ended
         await self.drop_old()
+
+    def _continued(self, at: str) -> Iterator[dict[str, Any]]:
+        if self._before is not None:
+            message = f"{self._before['file']} ended with {self._before['last'][:12]}"
+            yield {"at": at, "reason": CONTINUED, **self._before, "message": message}
 
     def _drop(self) -> list[str]:
         if self._keep is None:
@@ -164,7 +172,20 @@ class Log:
 
     def _told_of(self, dropped: list[str]) -> None:
         if dropped:
-            self.note(SHORTENED, message=f"{', '.join(dropped)}: older than {self._keep}")
+            self.note(SHORTENED, files=dropped, message=f"{', '.join(dropped)}: older than {self._keep}")
+
+
+def _ended(directory: Path, writer: str) -> dict[str, str] | None:
+    """What an earlier process of this writer wrote last; None where there was none."""
+    found = last_written(directory, writer)
+    if found is None:
+        return None
+    path, line = found
+    try:
+        last = str(orjson.loads(line)["hash"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        last = ""  # of no chain of ours: whoever reads the log back is told so
+    return {"file": path.name, "last": last}
 
 
 def _unnoted(done: asyncio.Future[None]) -> None:

@@ -29,38 +29,41 @@ class Sweep:
     def __init__(self, backends: Backends, *, every: timedelta) -> None:
         self._backends = backends
         self._every = every
-        self._told: set[Found] = set()
-        """Orphans that the log tells of already: one that cannot be removed is found again each time."""
+        self._told: dict[str, set[Found]] = {}
+        """Orphans by issuer that the log tells of already: one that cannot be removed is found again each time."""
 
     async def keep_sweeping(self) -> None:
         """Sweeps at once, once more when the last writes of an earlier leader have come in, then again for ever."""
         for pause in chain((SETTLES_AFTER,), repeat(self._every)):
+            await self.sweep()
+            await asyncio.sleep(min(pause, self._every).total_seconds())
+
+    async def sweep(self) -> None:
+        """Removes what belongs to no TaskGrant, with a record of each; one issuer's trouble is not another's."""
+        for name, issuer in self._backends.issuers.items():
             try:
-                await self.sweep()
+                await self._sweep(name, issuer)
             except (AccessError, ApiError) as error:
-                _logger.warning("sweep: %s; it is tried again", error)
+                _logger.warning("sweep of %s: %s; it is tried again", name, error)
             except RewoundError:
                 raise
             except Exception:
                 # It reads what anybody may have written: a surprise there must not stop revocation.
-                _logger.exception("sweep: unexpected")
-            await asyncio.sleep(min(pause, self._every).total_seconds())
+                _logger.exception("sweep of %s: unexpected", name)
 
-    async def sweep(self) -> None:
-        """Removes what belongs to no TaskGrant, with a record of each; raises AccessError and ApiError."""
-        for issuer in self._backends.issuers.values():
-            known = self._known()
-            suspects = {found async for found in issuer.found() if found.owner not in known}
-            self._told &= suspects
-            if not suspects:
-                continue
-            # A grant is written before anything is made for it, and goes after all of it is proved gone. So whatever
-            # is seen before the grants are listed, and again after, belongs to none of them if it is not named there.
-            living = await self._living() | self._known()
-            orphans = [found async for found in issuer.found() if found in suspects and found.owner not in living]
-            waiting = iter(orphans)
-            while batch := list(islice(waiting, AT_ONCE)):
-                await asyncio.gather(*(self._remove(issuer, found) for found in batch))
+    async def _sweep(self, name: str, issuer: Issuer) -> None:
+        known = self._known()
+        suspects = {found async for found in issuer.found() if found.owner not in known}
+        told = self._told[name] = self._told.get(name, set()) & suspects
+        if not suspects:
+            return
+        # A grant is written before anything is made for it, and goes after all of it is proved gone. So whatever is
+        # seen before the grants are listed, and again after, belongs to none of them if it is not named there.
+        living = await self._living() | self._known()
+        orphans = [found async for found in issuer.found() if found in suspects and found.owner not in living]
+        waiting = iter(orphans)
+        while batch := list(islice(waiting, AT_ONCE)):
+            await asyncio.gather(*(self._remove(issuer, found, told) for found in batch))
 
     def _known(self) -> set[str]:
         """The requests of grants that are known to live, or whose revocation is still under way."""
@@ -74,12 +77,12 @@ class Sweep:
         grants = self._backends.api.list(path, metadata_only=True)
         return {body["metadata"].get("labels", {}).get(REQUEST_LABEL, "") async for body in grants}
 
-    async def _remove(self, issuer: Issuer, found: Found) -> None:
+    async def _remove(self, issuer: Issuer, found: Found, told: set[Found]) -> None:
         made = found.made
         what = f"{made.kind} {made.namespace}/{made.name}" if made.namespace else f"{made.kind} {made.name}"
         try:
-            if found not in self._told:
-                self._told.add(found)
+            if found not in told:
+                told.add(found)
                 await self._write_down("OrphanFound", found.owner, f"{what} belongs to no TaskGrant")
             await issuer.unmake(found)
             await self._write_down("OrphanRemoved", found.owner, f"{what}; proof: Absent")

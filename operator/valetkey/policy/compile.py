@@ -104,6 +104,8 @@ def _check_whole(spec: PolicySpec) -> None:
         for field, value in (("subjects", spec.subjects), ("purposes", spec.purposes), ("access", spec.access)):
             if not value:
                 raise ShapeError(f"spec.{field}", "an Allow says whom, for what and which access")
+    elif spec.backstop is not None:
+        raise ShapeError("spec.backstop", "it belongs to an Allow; a Deny makes nothing that would need a timer")
     elif any(ceiling.kubernetes is not None and ceiling.kubernetes.risks for ceiling in spec.access or ()):
         raise ShapeError("spec.access", "risks are accepted by an Allow; a Deny names the rights")
     if spec.ttl_default > spec.ttl_max:

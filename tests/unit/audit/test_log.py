@@ -214,6 +214,76 @@ async def test_a_tail_that_was_cut_off_shows_once_the_next_file_has_begun(tmp_pa
     assert f"{first.name}: the chain does not hold: its last records are missing" in shown.output
 
 
+async def days_of(directory: Path, starts: int) -> list[Path]:
+    """A log whose writer was started so many times."""
+    now = clock()
+    for number in range(starts):
+        log = Log(directory, writer="valetkey-0", cluster="", clock=lambda day=number: now + timedelta(days=day))  # type: ignore[misc]
+        for _ in range(3):
+            await log.write("PolicyMatched")
+        await log.close()
+    return files_of(directory)
+
+
+async def test_after_a_new_start_the_log_tells_how_the_file_before_ended(tmp_path: Path) -> None:
+    first, second, third = await days_of(tmp_path, 3)
+    records, broken = history.read(tmp_path)
+    assert [record["file"] for record in records if record["reason"] == "LogContinued"] == [first.name, second.name]
+    assert broken == []
+    assert orjson.loads(third.read_bytes().splitlines()[0])["reason"] == "LogContinued"
+    second.write_bytes(b"".join(second.read_bytes().splitlines(keepends=True)[:-1]))
+    _, broken = history.read(tmp_path)
+    assert [(place.file, place.why) for place in broken] == [(second.name, "its last records are missing")]
+
+
+async def test_a_file_that_somebody_deleted_shows(tmp_path: Path) -> None:
+    _, second, _ = await days_of(tmp_path, 3)
+    second.unlink()
+    _, broken = history.read(tmp_path)
+    assert [place.file for place in broken] == [second.name]
+    assert broken[0].why == "it is missing, and no record says that it was too old to be kept"
+
+
+async def test_a_file_that_was_too_old_to_be_kept_is_not_missing(tmp_path: Path) -> None:
+    first, *_ = await days_of(tmp_path, 2)
+    os.utime(first, (0, 0))
+    log = Log(tmp_path, writer="valetkey-0", cluster="", clock=clock, keep=timedelta(days=90))
+    await log.drop_old()
+    await log.close()
+    assert not first.exists()
+    assert history.read(tmp_path)[1] == []
+
+
+@pytest.mark.parametrize("left", [b"", b"torn", b"null\n", b"{}\n"])
+async def test_whatever_an_earlier_start_has_left_the_log_goes_on(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "valetkey-0-20260101T000000000000.jsonl").write_bytes(left)
+    log = Log(tmp_path, writer="valetkey-0", cluster="", clock=clock)
+    await log.write("PolicyMatched")
+    await log.close()
+    records, _ = history.read(tmp_path)
+    assert records[-1]["reason"] == "PolicyMatched"
+
+
+async def test_how_the_file_before_ended_is_told_by_the_first_record_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await days_of(tmp_path, 1)
+    log = Log(tmp_path, writer="valetkey-0", cluster="", clock=clock)
+    with monkeypatch.context() as patched:
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patched.setattr(os, "write", full)
+        with pytest.raises(UnavailableError):
+            await log.write("PolicyMatched")
+    await log.write("PolicyMatched")
+    await log.close()
+    records, broken = history.read(tmp_path)
+    assert [record["reason"] for record in records][-2:] == ["LogContinued", "PolicyMatched"]
+    assert broken == []
+
+
 async def test_a_day_whose_file_cannot_be_made_goes_on_in_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -13,8 +14,11 @@ from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from valetkey.controller.sweep import Sweep
 from valetkey.errors import UnavailableError
+from valetkey.issuers.base import Found
+from valetkey.issuers.kubernetes import KubernetesIssuer
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube.api import ApiError, Json
+from valetkey.reasons import Reason
 
 OWNER = "9d8f0000-0000-4000-8000-000000000000"
 
@@ -194,6 +198,23 @@ async def test_a_surprise_in_one_sweep_ends_no_other() -> None:
     await until(swept, "the next sweep", seconds=5)
     sweeping.cancel()
     await asyncio.gather(sweeping, return_exceptions=True)
+
+
+@pytest.mark.parametrize("error", [ValueError("a surprise"), UnavailableError(Reason.BACKEND_UNAVAILABLE, "down")])
+async def test_an_issuer_whose_backend_is_away_keeps_no_other_from_being_swept(error: Exception) -> None:
+    class Away(KubernetesIssuer):
+        async def found(self) -> AsyncIterator[Found]:
+            raise error
+            yield
+
+    world = World()
+    process = Process(world)
+    place = orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+    (ours,) = process.backends.issuers.values()
+    away = Away.__new__(Away)
+    sweep = Sweep(dataclasses.replace(process.backends, issuers={"away": away, "kubernetes": ours}), every=timedelta(1))
+    await sweep.sweep()
+    assert place not in world.objects
 
 
 async def test_what_was_made_again_under_an_orphans_name_is_not_removed_with_it() -> None:

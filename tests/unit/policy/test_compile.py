@@ -115,6 +115,10 @@ def test_a_deny_that_accepts_risks_is_not_used() -> None:
     assert unusable(deny(access=access)).message.startswith("spec.access")
 
 
+def test_a_deny_that_names_a_backstop_is_not_used() -> None:
+    assert unusable(deny(backstop="Job")).message.startswith("spec.backstop: ")
+
+
 def test_a_deny_whose_parameter_is_misspelt_is_not_used() -> None:
     access = entry({**DEPLOYMENTS, "resourceNames": ["$deploymnt"]})
     assert "deploymnt" in unusable(deny(access=access, purposes=purposes())).message
