@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from valetkey.kinds.base import Model, Name, ruled
 
@@ -81,12 +80,3 @@ class Access(Model):
     )
 
     kubernetes: KubernetesAccess | None = Field(default=None, description="Rights at this cluster's own API server.")
-
-
-@lru_cache(maxsize=1024)
-def _first(access: Access) -> Access:
-    return access
-
-
-SharedAccess = Annotated[Access, AfterValidator(_first)]
-"""An access; equal ones are one value, for each lies in a request and in its grant, and many tasks ask for the same."""

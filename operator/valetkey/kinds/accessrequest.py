@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from valetkey.kinds.access import SharedAccess
+from valetkey.kinds.access import Access
 from valetkey.kinds.base import (
     AT_LEAST_A_SECOND,
     Condition,
@@ -97,7 +97,7 @@ class RequestSpec(Model):
     """What is asked; it does not change, but for `outcome`, which may appear once."""
 
     task: Task = Field(description="The task that the access is for.")
-    access: SharedAccess = Field(description="What the task needs.")
+    access: Access = Field(description="What the task needs.")
     ttl: Duration | None = Field(
         default=None,
         description="For how long, such as 5m; left out, the policy's default. At least 1s.",

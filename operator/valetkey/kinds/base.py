@@ -42,18 +42,10 @@ def cel(*rules: tuple[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
-_GIVEN: Final[dict[frozenset[str], set[str]]] = {}
-
-
 class Model(BaseModel):
     """A frozen value of the API; unknown fields are refused, so that a newer field is never silently ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-    def model_post_init(self, _: Any) -> None:
-        """Shares with equal ones the set of the fields that were given: half of what a value of few fields weighs."""
-        given = self.__pydantic_fields_set__
-        object.__setattr__(self, "__pydantic_fields_set__", _GIVEN.setdefault(frozenset(given), given))
 
     def to_api(self) -> dict[str, Any]:
         """The JSON object that the API server stores; absent fields are left out."""

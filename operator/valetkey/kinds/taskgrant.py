@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from valetkey.kinds.access import SharedAccess
+from valetkey.kinds.access import Access
 from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, Uid, cel
 
 
@@ -50,7 +50,7 @@ class Order(Model):
     task: OrderTask = Field(description="The task.")
     policy: PolicyReference = Field(description="The policy that decided.")
     decision: str = Field(max_length=64, description="The decision's id in the log.")
-    access: SharedAccess = Field(description="The rights, exactly.")
+    access: Access = Field(description="The rights, exactly.")
     line: str = Field(max_length=2048, description="The rights, on one line.")
     pod_templates: bool = Field(
         default=False, description="Whether the policy accepted the risk that pod templates are changed."
