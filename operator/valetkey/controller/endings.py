@@ -37,6 +37,8 @@ class Endings:
         self._backends = backends
         self._failed: set[str] = set()
         """Uids of grants whose revocation was said to have failed, until they are let go."""
+        self._denied: set[str] = set()
+        """Uids of grants whose authorization is gone ahead of the rest, until they are let go."""
 
     async def end(self, step: End, progress: Progress) -> Progress:
         """Writes why, once, then deletes the grant; revocation is its finalizer."""
@@ -67,12 +69,13 @@ class Endings:
             backends.cache.grants.put(TaskGrant.model_validate(answer))
         return progress
 
-    async def deny(self, key: Key) -> None:
-        """Takes away what a grant is authorized by, if its end is written; the rest is left to its revocation."""
-        cache = self._backends.cache
-        grant = cache.grants.get(key) or cache.vanished.get(key)
-        if grant is not None and grant.status.end is not None:
-            await self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
+    async def deny(self, grant: TaskGrant) -> bool:
+        """Takes away what a grant is authorized by and leaves the rest to its revocation; False where that was done."""
+        if grant.metadata.uid in self._denied:
+            return False
+        await self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
+        self._denied.add(grant.metadata.uid)
+        return True
 
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
@@ -91,6 +94,7 @@ class Endings:
         took = (backends.clock() - grant.status.end.at).total_seconds()
         await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
         self._failed.discard(grant.metadata.uid)
+        self._denied.discard(grant.metadata.uid)
         request = backends.cache.requests.get(key)
         if request is not None and request.metadata.uid != grant.spec.request.uid:
             request = None  # another of the same name

@@ -96,14 +96,13 @@ class Worker:
                         return self._queue.forget(key)
                     case Hold(undecided=undecided):
                         return await self._hold(key, undecided, ending)
+                    case Revoke(grant=grant) if self._queue.more_end and await self._endings.deny(grant):
+                        # Many end at once: all are denied before any is cleared up and proved.
+                        return self._queue.add(key, ending=True)
                     case _:
                         progress = await self._do(step, progress)
                         if isinstance(step, End):
                             self._queue.succeeded(key)  # the tries of the revocation are counted by themselves
-                            if self._queue.more_end:
-                                # Many end at once: all are denied before any is cleared up and proved.
-                                await self._endings.deny(key)
-                                return self._queue.add(key, ending=True)
             except InvalidError as error:
                 self._backends.metrics.failed(error.reason)
                 progress = learnt(progress, failure=error)

@@ -75,6 +75,21 @@ async def test_all_are_denied_before_any_is_cleared_up() -> None:
     assert not world.live_tokens()
 
 
+async def test_whoever_takes_over_denies_all_before_it_clears_any_up() -> None:
+    world, process = await granted(NUMBER, Queue())
+    for name in names(NUMBER):
+        world.change("TaskGrant", "shop", name, {"metadata": {"deletionTimestamp": world.now.isoformat()}})
+        end = {"reason": "TaskReleased", "message": "", "at": world.now.isoformat()}
+        world.change("TaskGrant", "shop", name, {"status": {"end": end}})
+    process = Process(world, queue=Queue())
+    await process.watch()
+    await end_all(world, process, NUMBER)
+    cleared = min(world.deleted.index(kind) for kind in ("roles", "serviceaccounts"))
+    denied = [at for at, kind in enumerate(world.deleted) if kind == "rolebindings"]
+    assert len([at for at in denied if at < cleared]) >= NUMBER - 1
+    assert not world.live_tokens()
+
+
 async def test_one_alone_is_denied_once() -> None:
     world, process = await granted(1, Queue())
     await end_all(world, process, 1)
@@ -111,10 +126,3 @@ async def test_a_crash_at_any_request_leaves_nothing_for_good(after: bool) -> No
             break
     assert crashes > 20
     assert finished
-
-
-async def test_a_grant_whose_end_could_not_be_written_keeps_what_it_is_authorized_by() -> None:
-    world, process = await granted(1, Crowded())
-    (grant,) = world.of("TaskGrant")
-    await process.worker._endings.deny(Key("shop", grant["metadata"]["name"]))
-    assert len(world.of("RoleBinding")) == 1
