@@ -74,15 +74,12 @@ class _Bodies(Generic[T]):
             self._awake.move_to_end(key)
         elif (text := self._resting.get(key)) is not None:
             body = self._kind.model_validate(orjson.loads(text))
-            self.put(key, body)
+            self._wake(key, body)
         return body
 
     def put(self, key: Key, body: T) -> None:
         self._resting.pop(key, None)
-        self._awake[key] = body
-        self._awake.move_to_end(key)
-        if len(self._awake) > AWAKE:
-            self._lay_down(*self._awake.popitem(last=False))
+        self._wake(key, body)
 
     def remove(self, key: Key) -> T | None:
         body = self.get(key)
@@ -90,7 +87,15 @@ class _Bodies(Generic[T]):
         self._resting.pop(key, None)
         return body
 
+    def _wake(self, key: Key, body: T) -> None:
+        self._awake[key] = body
+        self._awake.move_to_end(key)
+        if len(self._awake) > AWAKE:
+            self._lay_down(*self._awake.popitem(last=False))
+
     def _lay_down(self, key: Key, body: T) -> None:
+        if key in self._resting:
+            return  # as it was when it was waked
         try:
             self._resting[key] = body.model_dump_json(by_alias=True, exclude_none=True).encode()
         except (PydanticSerializationError, RecursionError):

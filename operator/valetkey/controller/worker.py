@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import assert_never
 
@@ -65,6 +66,8 @@ class Worker:
     async def work(self, *, endings_alone: bool = False) -> None:
         """Takes keys for ever, or those of grants that end; raises RewoundError: then everything is to be read anew."""
         while True:
+            # What needs nothing waits for nothing: ten thousand such keys would keep the lease from being renewed.
+            await asyncio.sleep(0)
             key = await self._queue.get(endings_alone=endings_alone)
             try:
                 await self.run(key)

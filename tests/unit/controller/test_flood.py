@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
+from tests.cluster.api import until
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
+from valetkey.controller.queue import Key, Queue
 from valetkey.kinds.base import REVOKE_FINALIZER
 
 
@@ -92,3 +95,28 @@ async def test_where_the_logs_volume_is_nearly_full_nothing_is_decided_and_what_
     await process.work()
     assert world.of("TaskGrant") == []
     assert "CredentialRevoked" in [record["reason"] for record in world.records[before:]]
+
+
+async def test_ten_thousand_looks_that_need_nothing_keep_nobody_from_running() -> None:
+    process = Process(World(), queue=Queue())
+    looks, turns = 1000, 0
+
+    async def renew() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for number in range(looks):
+        process.queue.add(Key("shop", f"gone-{number}"), ending=True)
+    renewing = asyncio.create_task(renew())
+    working = asyncio.create_task(process.worker.work())
+
+    async def all_looked_at() -> bool:
+        return process.queue.waiting(ending=True).keys == 0
+
+    await until(all_looked_at, "all to be looked at", seconds=10, pause=0.01)
+    for task in (renewing, working):
+        task.cancel()
+    await asyncio.gather(renewing, working, return_exceptions=True)
+    assert turns >= looks
