@@ -177,7 +177,11 @@ class Log:
 
 def _ended(directory: Path, writer: str) -> dict[str, str] | None:
     """What an earlier process of this writer wrote last; None where there was none."""
-    found = last_written(directory, writer)
+    try:
+        found = last_written(directory, writer)
+    except OSError as error:
+        _logger.error("how the log ended before cannot be read: %s", error)
+        return None
     if found is None:
         return None
     path, line = found

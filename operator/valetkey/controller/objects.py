@@ -66,14 +66,14 @@ class _Bodies(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         self._kind: type[T] = kind
         self._awake: OrderedDict[Key, T] = OrderedDict()
-        self._resting: dict[Key, bytes] = {}
+        self._resting: dict[Key, bytes | T] = {}
 
     def get(self, key: Key) -> T | None:
         body = self._awake.get(key)
         if body is not None:
             self._awake.move_to_end(key)
-        elif (text := self._resting.get(key)) is not None:
-            body = self._kind.model_validate(orjson.loads(text))
+        elif (resting := self._resting.get(key)) is not None:
+            body = self._kind.model_validate(orjson.loads(resting)) if isinstance(resting, bytes) else resting
             self._wake(key, body)
         return body
 
@@ -100,7 +100,7 @@ class _Bodies(Generic[T]):
             self._resting[key] = body.model_dump_json(by_alias=True, exclude_none=True).encode()
         except (PydanticSerializationError, RecursionError):
             # An agent may have nested its parameters a thousand levels deep; the API server takes that.
-            self._awake[key] = body
+            self._resting[key] = body
 
 
 class Objects(Generic[T, N]):

@@ -24,7 +24,8 @@ EVERY: Final = timedelta(seconds=30)
 SETTLES_AFTER: Final = timedelta(seconds=1)
 AGAIN_AFTER: Final = timedelta(seconds=0.5)
 RESTS: Final = 19
-"""How many times as long as it looks it rests at least."""
+"""How many times as long as it looks it rests, up to a limit."""
+AT_LEAST_EVERY: Final = timedelta(minutes=5)
 AGENTS: Final = f"{AGENT_LABEL}=true"
 
 _logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Relist:
             began = time.monotonic()
             for namespace in self._namespaces:
                 await self.look(namespace)
-            pause = max(EVERY.total_seconds(), (time.monotonic() - began) * RESTS)
+            pause = min(max(EVERY.total_seconds(), (time.monotonic() - began) * RESTS), AT_LEAST_EVERY.total_seconds())
 
     async def _insist(self, what: str, read: Callable[[], Awaitable[None]], *, unless_refused: bool = False) -> None:
         """Reads until it has succeeded; raises ApiError where it is refused, if that is to be told."""

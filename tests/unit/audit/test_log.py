@@ -264,6 +264,14 @@ async def test_whatever_an_earlier_start_has_left_the_log_goes_on(tmp_path: Path
     assert records[-1]["reason"] == "PolicyMatched"
 
 
+async def test_an_old_file_that_cannot_be_read_keeps_no_operator_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "valetkey-0-20260101T000000000000.jsonl").mkdir()
+    log = Log(tmp_path, writer="valetkey-0", cluster="", clock=clock)
+    await log.write("PolicyMatched")
+    assert log.written == 1
+    await log.close()
+
+
 async def test_how_the_file_before_ended_is_told_by_the_first_record_that_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
