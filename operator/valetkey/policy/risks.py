@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from valetkey.kinds.access import Access
@@ -113,6 +114,7 @@ _TABLE: Final = (
 )
 
 
+@lru_cache(maxsize=256)
 def risks_of(rights: Rights) -> frozenset[Risk]:
     """Every risk that some right of a rule carries."""
     carried = {risky.risk for risky in _TABLE if risky.carried_by(rights)}
