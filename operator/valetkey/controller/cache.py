@@ -26,6 +26,8 @@ class RequestNote(NamedTuple):
     account: str
     """The ServiceAccount that made it."""
     finished: bool
+    released: bool
+    """Whether its agent says that the task is over."""
 
 
 class GrantNote(NamedTuple):
@@ -40,6 +42,7 @@ class GrantNote(NamedTuple):
     pod: str
     secret: str
     policy: str
+    delivered: bool
     due: datetime
     """When it ends, or since when it has been ending."""
     ended: bool
@@ -137,6 +140,7 @@ def of_grant(grant: TaskGrant) -> GrantNote:
         pod=order.subject.pod_name,
         secret=grant.spec.delivery.secret.name,
         policy=sys.intern(order.policy.name),
+        delivered=grant.delivered,
         due=min((order.not_after, *begun)),
         ended=end is not None,
         ending=end is not None or deleted is not None,
@@ -151,6 +155,7 @@ def _of_request(request: AccessRequest) -> RequestNote:
         created=request.metadata.creation_timestamp,
         account=sys.intern(request.spec.requester.service_account),
         finished=request.finished is not None,
+        released=request.spec.outcome is not None,
     )
 
 

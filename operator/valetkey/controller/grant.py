@@ -97,11 +97,11 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
         return why
     pod = view.pod
     assert pod is not None
-    if isinstance(view.verdict, Undecided) and (progress.credential is not None or not _delivered(grant)):
+    if isinstance(view.verdict, Undecided) and (progress.credential is not None or not grant.delivered):
         return Hold(view.verdict)
     if progress.credential is not None:
         return Deliver(grant, progress.credential, pod)
-    if not _delivered(grant):
+    if not grant.delivered:
         return Issue(grant)
     renewal = _renewal_due(grant, times)
     if renewal is None:
@@ -158,11 +158,6 @@ def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:
     if abs(order.opened_at - grant.metadata.creation_timestamp) > CLOCKS_APART:
         return InvalidError(Reason.ORDER_INVALID, "the grant's object was not made when its order was opened")
     return None
-
-
-def _delivered(grant: TaskGrant) -> bool:
-    delivered = grant.condition("Delivered")
-    return delivered is not None and delivered.status == "True"
 
 
 def _renewal_due(grant: TaskGrant, times: Times) -> datetime | None:

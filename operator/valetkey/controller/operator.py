@@ -30,6 +30,7 @@ from valetkey.controller.restored import Restored
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.sweep import Sweep
+from valetkey.controller.takeover import look_at_all
 from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
@@ -64,6 +65,7 @@ class Operator:
         certificate_authority: str,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._leadership = leadership
         self._leads = False
         self._health = Health(settings.run_directory)
@@ -193,10 +195,9 @@ class Operator:
         self._run(died, "events", self._events.run())
         self._run(died, "policy-statuses", self._statuses.run())
         self._run(died, "sweep", self._sweep.keep_sweeping())
-        self._surroundings_changed()
-        for key in self._cache.requests:
-            self._wake(key)
+        self._statuses.show(self._surroundings.compiled())
         _logger.info("leading as %s", self._leadership.identity)
+        await look_at_all(self._cache, self._queue, self._clock())
 
     def _run(self, died: Callable[[], None], name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=name)

@@ -75,6 +75,8 @@ class Queue:
         self._timer: asyncio.TimerHandle | None = None
         # At least one for each key that is ready, of any kind and of the endings alone; one too many wakes for nothing.
         self._any, self._ends = asyncio.Semaphore(0), asyncio.Semaphore(0)
+        self._endings_taken = asyncio.Event()
+        self._endings_taken.set()
 
     def add(self, key: Key, *, ending: bool) -> None:
         """Makes a key ready; while a worker has it, it is kept and made ready again afterwards."""
@@ -82,15 +84,15 @@ class Queue:
             self._again[key] = ending or self._again.get(key, False)
         elif key not in self._ready:
             self._ready[key] = ending, time.monotonic()
-            (self._endings if ending else self._beginnings).push(key)
             self._any.release()
             if ending:
-                self._ends.release()
+                self._push_ending(key)
+            else:
+                self._beginnings.push(key)
         elif ending and not self._ready[key][0]:
             # It goes over to the endings; what it leaves in its old lane is passed over there.
             self._ready[key] = True, self._ready[key][1]
-            self._endings.push(key)
-            self._ends.release()
+            self._push_ending(key)
 
     def add_at(self, key: Key, at: datetime, *, ending: bool) -> None:
         """Makes a key ready at a time; a later call takes the place of an earlier one."""
@@ -130,6 +132,10 @@ class Queue:
         """Whether another grant waits for a worker: one that ends, or one that has to be looked at again."""
         return bool(self._endings)
 
+    async def endings_taken(self) -> None:
+        """Returns once no grant waits for a worker."""
+        await self._endings_taken.wait()
+
     def waiting(self, *, ending: bool) -> Waiting:
         """What waits in one of the two lanes."""
         since = [at for is_ending, at in self._ready.values() if is_ending is ending]
@@ -142,11 +148,22 @@ class Queue:
         """
         while True:
             await (self._ends if endings_alone else self._any).acquire()
-            key = self._endings.pop() or (None if endings_alone else self._next_beginning())
+            key = self._pop_ending() or (None if endings_alone else self._next_beginning())
             if key is not None:
                 del self._ready[key]
                 self._active.add(key)
                 return key
+
+    def _push_ending(self, key: Key) -> None:
+        self._endings.push(key)
+        self._ends.release()
+        self._endings_taken.clear()
+
+    def _pop_ending(self) -> Key | None:
+        key = self._endings.pop()
+        if not self._endings:
+            self._endings_taken.set()
+        return key
 
     def _next_beginning(self) -> Key | None:
         """Passes over what has gone over to the endings, or was taken as one."""

@@ -169,3 +169,9 @@ class TaskGrant(BaseModel):
     def condition(self, kind: str) -> Condition | None:
         """The condition of that type, if it was ever written."""
         return next((c for c in self.status.conditions if c.type == kind), None)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether its credential has reached the agent's pod."""
+        delivered = self.condition("Delivered")
+        return delivered is not None and delivered.status == "True"
