@@ -137,7 +137,7 @@ def test_what_revocation_consists_of_goes_before_the_rest(helm: Helm) -> None:
         "before the API server's own for accounts"
     )
     assert critical["priorityLevelConfiguration"] == {"name": "workload-high"}
-    assert [rest["priorityLevelConfiguration"]["name"]] == list(of_kind(objects, "PriorityLevelConfiguration"))
+    assert rest["priorityLevelConfiguration"]["name"] in of_kind(objects, "PriorityLevelConfiguration")
     operator = {"kind": "ServiceAccount", "serviceAccount": {"namespace": SYSTEM, "name": "valetkey"}}
     for schema in (critical, rest):
         (rule,) = schema["rules"]
@@ -166,6 +166,25 @@ def test_what_revocation_consists_of_goes_before_the_rest(helm: Helm) -> None:
     assert not [resource for _, resource, _ in first if resource.startswith("accessrequests")], "agents make those"
     (rule,) = rest["rules"]
     assert rule["resourceRules"][0]["resources"] == ["*"]
+
+
+def test_what_agents_ask_has_few_seats_never_more_and_a_flow_for_each_namespace(helm: Helm) -> None:
+    objects = render(helm, {"agentNamespaces": ["shop", "lab"]})
+    schemas = of_kind(objects, "FlowSchema")
+    groups = [{"kind": "Group", "group": {"name": f"system:serviceaccounts:{name}"}} for name in ("shop", "lab")]
+    for name, verbs in (("requests", ["create"]), ("outcomes", ["update", "patch", "delete"])):
+        spec = schemas[f"valetkey-{name}"]["spec"]
+        assert spec["matchingPrecedence"] < 9000, "before the API server's own for accounts"
+        assert spec["matchingPrecedence"] > schemas["valetkey"]["spec"]["matchingPrecedence"]
+        assert spec["distinguisherMethod"] == {"type": "ByNamespace"}
+        assert spec["priorityLevelConfiguration"] == {"name": "valetkey-agents"}
+        (rule,) = spec["rules"]
+        assert rule["subjects"] == groups
+        assert rule["resourceRules"] == [
+            {"apiGroups": ["valetkey.dev"], "resources": ["accessrequests"], "verbs": verbs, "namespaces": ["*"]}
+        ]
+    level = of_kind(objects, "PriorityLevelConfiguration")["valetkey-agents"]["spec"]["limited"]
+    assert (level["nominalConcurrencyShares"], level["lendablePercent"], level["borrowingLimitPercent"]) == (1, 0, 0)
 
 
 def test_priority_and_fairness_can_be_left_as_it_is(helm: Helm) -> None:
