@@ -103,6 +103,7 @@ class Parameter(Model):
     )
     description: str | None = Field(default=None, max_length=1024, description="What it means.")
     required: bool = Field(default=False, description="Whether it must be given.")
+    # Without the length, whoever may write one policy has every request wait while a huge pattern is compiled for it.
     pattern: str | None = Field(
         default=None, max_length=512, description="An RE2 expression that the whole string (each of an array) matches."
     )
@@ -185,8 +186,14 @@ class Validation(Model):
         max_length=4096,
         description=(
             "A CEL expression that gives true where the policy applies. It reads identity.{namespace, serviceAccount, "
-            "podName, podUID, nodeName, labels}, claims.task.{id, objective, purpose, parameters}, access (what is "
-            "asked for), namespaces (labels by name), cluster and now."
+            "podName, podUID, nodeName, labels}: the pod, verified; claims.task.{id, objective, purpose, parameters}: "
+            "what the agent says, not verified; access.kubernetes.scopes[].{namespace, rules, clusterRole}, with "
+            "rules[].{apiGroups, resources, resourceNames, nonResourceURLs, verbs}: what is asked for; "
+            "namespaces[name].labels: of each namespace asked for, and of every one where cluster scope is; cluster: "
+            "this cluster's name; now: the time. What a request leaves out is not there: ask has() first. Another "
+            "field, a type that does not fit and a result that is no boolean are errors, which the condition Ready "
+            "shows with line and column. An expression that cannot be evaluated for a request, or takes more than "
+            "10000 steps, grants nothing under Allow and counts as true under Deny."
         ),
     )
     message: str = Field(
@@ -248,6 +255,7 @@ class PolicySpec(Model):
     access: Annotated[tuple[AccessCeiling, ...], Field(min_length=1, max_length=32)] | None = Field(
         default=None, description="At most which access. Left out under Deny: any.", json_schema_extra=_BY_NAME
     )
+    # Each is evaluated for every request: without it, whoever may write one policy slows down all decisions.
     validations: Annotated[tuple[Validation, ...], Field(max_length=16)] = Field(
         default=(), description="Rules that must all be true for the policy to apply.", json_schema_extra=_BY_NAME
     )
