@@ -124,11 +124,15 @@ class Views:
 
     def _facts(self, request: AccessRequest, identity: Identity, now: datetime, active: dict[str, int]) -> Facts:
         scopes = request.spec.access.kubernetes.scopes if request.spec.access.kubernetes else ()
-        named = {scope.namespace for scope in scopes if scope.namespace} | {identity.namespace}
+        # Cluster scope reaches every namespace: a rule about namespaces sees them all.
+        everywhere = any(scope.namespace is None for scope in scopes)
+        named = {scope.namespace for scope in scopes} | {identity.namespace}
         roles = {scope.cluster_role for scope in scopes if scope.cluster_role}
         return Facts(
             identity=identity,
-            namespaces={name: labels for name, labels in self._surroundings.namespaces.items() if name in named},
+            namespaces={
+                name: labels for name, labels in self._surroundings.namespaces.items() if everywhere or name in named
+            },
             cluster=self._cluster,
             cluster_roles={name: rules for name, rules in self._surroundings.cluster_roles.items() if name in roles},
             active=active,
