@@ -265,5 +265,5 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         pod_templates=approved.pod_templates,
         backstop=approved.backstop,
         opened_at=now,
-        not_after=now + approved.ttl,
+        not_after=approved.not_after(now),
     )

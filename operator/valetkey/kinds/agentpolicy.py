@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Rule
 from valetkey.kinds.accessrequest import PurposeName
-from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, cel, ruled
+from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, cel, ruled
 
 _Namespace = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[!-~]+$")]
 _AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
@@ -260,6 +260,13 @@ class PolicySpec(Model):
         default=(), description="Rules that must all be true for the policy to apply.", json_schema_extra=_BY_NAME
     )
     ttl: TTL = Field(default=TTL(), description="How long a grant lives.")
+    until: Time | None = Field(
+        default=None,
+        description=(
+            "When the policy ends, such as 2026-12-31T18:00:00Z. From then on an Allow grants nothing, and what it "
+            "granted has ended by then; a Deny forbids nothing. Left out, it does not end."
+        ),
+    )
     delivery: Annotated[tuple[Literal["Secret"], ...], Field(min_length=1, max_length=1)] | None = Field(
         default=None,
         description="By which ways a credential may reach the pod. Left out: any.",
@@ -283,6 +290,10 @@ class PolicySpec(Model):
     def ttl_max(self) -> timedelta:
         """The longest ttl that a request may name."""
         return self.ttl.max or self.ttl_default
+
+    def over(self, at: datetime) -> bool:
+        """Whether the policy has ended by then; at the very moment of `until` it has."""
+        return self.until is not None and at >= self.until
 
 
 class PolicyStatus(Model):
