@@ -11,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from valetkey.kinds.access import Rule
 from valetkey.kinds.accessrequest import PurposeName
 from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, cel, ruled
+from valetkey.kinds.subjects import NamespaceName, SubjectSelector
 
-_Namespace = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[!-~]+$")]
 _AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 _BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-_SELECTOR_VALUES = Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=32)]
 
 
 class Risk(StrEnum):
@@ -29,59 +28,6 @@ class Risk(StrEnum):
     RBAC = "RBAC"
     IMPERSONATE = "Impersonate"
     NODES = "Nodes"
-
-
-class SelectorRequirement(Model):
-    """One requirement on a label."""
-
-    model_config = ruled(
-        (
-            "(self.operator in ['In', 'NotIn']) == (self.?values.orValue([]).size() > 0)",
-            "In and NotIn need values, Exists and DoesNotExist have none",
-        )
-    )
-
-    key: str = Field(min_length=1, max_length=317, description="The label.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How it is compared.")
-    values: _SELECTOR_VALUES = Field(default=(), description="The values for In and NotIn.")
-
-
-class Selector(Model):
-    """A label selector, as metav1.LabelSelector has it; empty selects everything."""
-
-    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=32, description="Labels that must be equal."
-    )
-    match_expressions: Annotated[tuple[SelectorRequirement, ...], Field(max_length=16)] = Field(
-        default=(), description="Requirements that must hold."
-    )
-
-
-class SubjectSelector(Model):
-    """Whom the policy is about."""
-
-    model_config = ruled(
-        (
-            "has(self.any) || has(self.__namespace__) || has(self.namespaceSelector)",
-            "a subject names a namespace or a namespaceSelector; everybody is {any: true}",
-        ),
-        (
-            "!has(self.any) || ![has(self.__namespace__), has(self.namespaceSelector), has(self.serviceAccount),"
-            " has(self.podSelector)].exists(x, x)",
-            "any stands alone",
-        ),
-        (
-            "!has(self.__namespace__) || !has(self.namespaceSelector)",
-            "a subject has a namespace or a namespaceSelector, one of the two",
-        ),
-    )
-
-    name: str = Field(min_length=1, max_length=63, description="A name for this entry.")
-    any: Literal[True] | None = Field(default=None, description="Every agent; written out, never by omission.")
-    namespace: _Namespace | None = Field(default=None, description="Agents of this namespace.")
-    namespace_selector: Selector | None = Field(default=None, description="Agents of namespaces with these labels.")
-    service_account: Name | None = Field(default=None, description="Agents that run as this ServiceAccount.")
-    pod_selector: Selector | None = Field(default=None, description="Agents whose pod carries these labels.")
 
 
 class Parameter(Model):
@@ -139,7 +85,7 @@ class CeilingScope(Model):
         ),
     )
 
-    namespaces: Annotated[tuple[_Namespace, ...], Field(min_length=1, max_length=64)] | None = Field(
+    namespaces: Annotated[tuple[NamespaceName, ...], Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="In these namespaces; $name stands for a parameter. One of namespaces and cluster."
     )
     cluster: Literal[True] | None = Field(
