@@ -17,6 +17,7 @@ from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
 from valetkey.policy.facts import Facts
+from valetkey.policy.rehearsal import Rehearsal, rehearse
 from valetkey.reasons import Reason
 
 _STALE: Final = Undecided(Reason.POLICIES_STALE, "the policies could not be read lately; it is tried again")
@@ -76,16 +77,17 @@ class Views:
 
     def decide(
         self, key: Key, request: AccessRequest, identity: Identity, secret: str, now: datetime
-    ) -> tuple[Decision, Facts]:
+    ) -> tuple[Decision, Facts, tuple[Rehearsal, ...]]:
         """Asks policy about a new request; an approval holds its Secret and its place under limits until `release`."""
         facts = self._facts(request, identity, now, self._active(key, identity), live=False)
         if not self._surroundings.policies_fresh(now):
-            return _STALE, facts
-        decision = decide(request.spec, self._surroundings.policies, facts)
+            return _STALE, facts, ()
+        policies = self._surroundings.policies
+        decision = decide(request.spec, policies, facts)
         if isinstance(decision, Approved):
             policy, account = decision.policy.name, identity.service_account
             self._opening[key] = _Opening(policy, identity.namespace, account, secret)
-        return decision, facts
+        return decision, facts, rehearse(request.spec, policies, facts, decision)
 
     def release(self, key: Key) -> None:
         """Gives back what an approval held: the grant itself counts now, or there is none."""

@@ -191,6 +191,14 @@ class PolicySpec(Model):
         description="Allow or Deny; a matching Deny always wins. Does not change.",
         json_schema_extra=cel(("self == oldSelf", "effect does not change: create another AgentPolicy")),
     )
+    mode: Literal["Enforce", "Audit"] | None = Field(
+        default=None,
+        description=(
+            "Enforce, or Audit: it never takes part in a decision, but the log's record of each decision on an agent "
+            "that it is about holds what it would have said and whether that would have changed the outcome. "
+            "Default Enforce."
+        ),
+    )
     contact: str | None = Field(default=None, max_length=256, description="Whom to ask; quoted in denials.")
     subjects: Annotated[tuple[SubjectSelector, ...], Field(min_length=1, max_length=32)] | None = Field(
         default=None, description="Whom it is about. Left out under Deny: everyone.", json_schema_extra=_BY_NAME
@@ -236,6 +244,11 @@ class PolicySpec(Model):
     def ttl_max(self) -> timedelta:
         """The longest ttl that a request may name."""
         return self.ttl.max or self.ttl_default
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the policy takes part in decisions."""
+        return self.mode != "Audit"
 
     def over(self, at: datetime) -> bool:
         """Whether the policy has ended by then; at the very moment of `until` it has."""

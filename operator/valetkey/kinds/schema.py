@@ -70,6 +70,8 @@ KINDS: Final = (
         namespaced=False,
         columns=(
             ("Effect", ".spec.effect"),
+            ("Mode", ".spec.mode"),
+            ("Until", ".spec.until"),
             ("Ready", _condition("Ready", "status")),
             ("Reason", _condition("Ready", "reason")),
         ),

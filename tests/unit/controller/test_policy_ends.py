@@ -1,8 +1,10 @@
-"""A policy's end is the end of what it granted, though nothing wakes anybody for it but the grant's own time."""
+"""A policy that ends, or is no longer enforced, takes along what it granted."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+
+import orjson
 
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
@@ -79,3 +81,57 @@ async def test_a_policy_whose_end_is_put_off_leaves_its_grants_as_they_are() -> 
     await turn(process, 2)
     assert order(world) == before
     assert len(world.live_tokens()) == 1
+
+
+async def test_an_allow_that_is_no_longer_enforced_ends_what_it_granted() -> None:
+    world, process = await granted(LEFT)
+    rewrite(world, mode="Audit")
+    await turn(process, 3)
+    assert not world.live_tokens()
+    assert not world.of("TaskGrant")
+    assert ended(world) == "PolicyChanged"
+
+
+def lock(**spec: object) -> Json:
+    return {"metadata": {"name": "lock", "namespace": ""}, "spec": {"effect": "Deny", **spec}}
+
+
+async def test_a_deny_in_audit_mode_leaves_live_grants_alone_until_it_is_enforced() -> None:
+    world, process = await granted(LEFT)
+    world.add("AgentPolicy", lock(mode="Audit"))
+    await turn(process, 2)
+    assert len(world.live_tokens()) == 1
+    world.change("AgentPolicy", "", "lock", {"metadata": {"generation": 2}, "spec": {"mode": "Enforce"}})
+    await turn(process, 3)
+    assert not world.live_tokens()
+    assert ended(world) == "PolicyChanged"
+
+
+async def test_the_record_of_a_decision_holds_what_a_policy_in_audit_mode_would_have_said() -> None:
+    world, process = await granted(LEFT)
+    (record,) = [record for record in world.records if record["reason"] == "PolicyMatched"]
+    assert "audit" not in record
+    world.add("AgentPolicy", lock(mode="Audit"))
+    world.add("AccessRequest", request("s", world.add("Pod", pod("two")), "1m", "valetkey-two-a", world.now))
+    await turn(process)
+    assert len(world.live_tokens()) == 2
+    record = [record for record in world.records if record["reason"] == "PolicyMatched"][-1]
+    (said,) = orjson.loads(orjson.dumps(record["audit"]))
+    assert said == {
+        "policy": "lock",
+        "says": "Denied",
+        "differs": True,
+        "message": "Policy lock denies every access: no other policy can allow it. Ask those who look after it.",
+    }
+
+
+async def test_a_policy_in_audit_mode_that_cannot_be_read_leaves_everyone_to_the_others() -> None:
+    world, process = await granted(LEFT)
+    world.add("AgentPolicy", lock(mode="Audit", from_a_newer_version=True))
+    world.add("AccessRequest", request("s", world.add("Pod", pod("two")), "1m", "valetkey-two-a", world.now))
+    await turn(process, 2)
+    assert len(world.live_tokens()) == 2
+    world.change("AgentPolicy", "", "lock", {"metadata": {"generation": 2}, "spec": {"mode": "Enforce"}})
+    world.add("AccessRequest", request("t", world.add("Pod", pod("three")), "1m", "valetkey-three-a", world.now))
+    await turn(process, 2)
+    assert len(world.live_tokens()) == 2
