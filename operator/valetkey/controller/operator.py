@@ -69,7 +69,7 @@ class Operator:
         self._leadership = leadership
         self._leads = False
         self._health = Health(settings.run_directory)
-        self._queue = Queue(clock=clock)
+        self._queue = Queue(clock=clock, share=max(1, settings.workers // 4))
         clock.corrected = self._surroundings_changed
         self._cache = Cache()
         self._surroundings = Surroundings(
@@ -220,7 +220,7 @@ class Operator:
                 because = body["metadata"]["annotations"].get(FORCED_BECAUSE, "")
                 self._log.note("RevocationForced", **_about_gone(body), by=forced_by, message=because)
             elif not self._leads:
-                self._log.note("GrantGone", **_about_gone(body))
+                self._log.note(history.GONE, **_about_gone(body))
         else:
             self._intake.grant(body)
 
