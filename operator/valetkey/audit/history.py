@@ -14,8 +14,11 @@ import orjson
 from valetkey.audit.record import CONTINUED, GENESIS, SHORTENED, digest
 
 Record = dict[str, Any]
-_OVER: Final = {"CredentialRevoked", "GrantGone"}
-"""What the leader says of a grant that it let go, and what another replica says that saw it go."""
+REVOKED: Final = "CredentialRevoked"
+"""What the leader says of a grant that it let go."""
+GONE: Final = "GrantGone"
+"""What another replica says that saw it go."""
+_OVER: Final = {REVOKED, GONE}
 _CLOCKS_APART: Final = timedelta(days=1)
 RESTORED: Final = "StoreRestored"
 _LIKELY: Final = re.compile(b'"reason":"(%s)"' % "|".join({*_OVER, RESTORED}).encode())

@@ -9,7 +9,7 @@ from typing import Final
 
 from valetkey import identity
 from valetkey.controller import status
-from valetkey.controller.backends import Backends, about, about_grant
+from valetkey.controller.backends import Backends, about, about_grant, in_time
 from valetkey.controller.grant import ends
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Decide, Deliver, Identify, Issue, Open, Progress, learnt
@@ -69,7 +69,7 @@ class Beginnings:
         """Asks policy; what it said is written down with all that it read, before anything follows from it."""
         request, secret = step.request, step.secret.name
         self._backends.log.demand_room()
-        key = Key(request.metadata.namespace, request.metadata.name)
+        key = Key.of(request.metadata)
         self._refuse_taken_secret(key, secret)
         decision, facts = self._views.decide(key, request, step.identity, secret, self._backends.clock())
         self._backends.metrics.decided(decision)
@@ -150,12 +150,13 @@ class Beginnings:
             Reason.ISSUE_PENDING, **about_grant(grant), message="renewal" if step.renewal else grant.spec.order.line
         )
         if step.renewal:
-            request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+            request = backends.request_of(grant)
             if request is not None:
                 await self._verify_again(request)
-            credential = await issuer.renew(grant.spec.order, grant.spec.plan)
+            made = issuer.renew(grant.spec.order, grant.spec.plan)
         else:
-            credential = await issuer.issue(grant.spec.order, grant.spec.plan)
+            made = issuer.issue(grant.spec.order, grant.spec.plan)
+        credential = await in_time(made, Reason.BACKEND_UNAVAILABLE)
         return learnt(progress, credential=credential)
 
     async def deliver(self, step: Deliver, progress: Progress) -> Progress:
@@ -167,9 +168,7 @@ class Beginnings:
         )
         placed = await backends.delivery.place(grant, credential)
         made = credential.made or tuple(entry for entry in grant.status.made if entry.kind != "Secret")
-        request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
-        if request is not None and request.metadata.uid != grant.spec.request.uid:
-            request = None  # another of the same name
+        request = backends.request_of(grant)
         now, work = backends.clock(), []
         if request is not None:
             overrun = backends.issuer(grant.spec.order).overrun
@@ -200,7 +199,9 @@ class Beginnings:
         guards = self._surroundings.guards_in_force(self._backends.clock())
         if guards.since is None:
             raise NotReadyError(
-                Reason.GUARDS_MISSING, f"guards are not in force: {'; '.join(guards.wrong)}", after=SOON
+                Reason.GUARDS_MISSING,
+                f"guards are not in force: {'; '.join(guards.wrong)}; what was asked meanwhile is to be created again",
+                after=SOON,
             )
         return guards.since
 
@@ -210,7 +211,12 @@ class Beginnings:
             return
         now = self._backends.clock()
         if ends(self._views.of(there, Progress(), now), now):
-            raise NotReadyError(Reason.PREVIOUS_GRANT_ENDING, f"{there.name} is leaving Secret {secret}", after=AT_ONCE)
+            raise NotReadyError(
+                Reason.PREVIOUS_GRANT_ENDING,
+                f"Secret {secret} still holds the credential of {there.name}, which is being taken away; then it is "
+                "this one's turn",
+                after=AT_ONCE,
+            )
         raise InvalidError(
             Reason.DELIVERY_CONFLICT,
             f"Secret {secret} holds the credential of {there.name}; "
@@ -231,7 +237,7 @@ class Beginnings:
         except ApiError as error:
             if not error.not_found:
                 raise
-            requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+            requests.remove(Key.of(metadata), metadata.uid)
         else:
             requests.put(AccessRequest.model_validate(body))
 

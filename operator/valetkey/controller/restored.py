@@ -19,7 +19,6 @@ from valetkey.controller.backends import Backends
 from valetkey.controller.objects import Note
 from valetkey.controller.queue import Key
 from valetkey.controller.surroundings import AGAIN_AFTER
-from valetkey.errors import UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
@@ -65,7 +64,9 @@ class Restored:
         at = None if past.restored is None or self._yet_to_come(past.restored) else past.restored
         if back:
             at = self._backends.clock()
-            await self._write_down(f"{len(back)} grants are there that had gone; what was made before ends")
+            message = f"{len(back)} grants are there that had gone; what was made before ends"
+            _logger.warning("%s: %s", history.RESTORED, message)
+            await self._backends.write_regardless(history.RESTORED, message=message)
         if at is not None:
             await self._leadership.say_restored(at)
             self._said(at)
@@ -106,10 +107,3 @@ class Restored:
                 raise
         else:
             self._backends.cache.requests.put(AccessRequest.model_validate(body))
-
-    async def _write_down(self, message: str) -> None:
-        _logger.warning("%s: %s", history.RESTORED, message)
-        try:
-            await self._backends.log.write(history.RESTORED, message=message)
-        except UnavailableError as error:
-            _logger.error("%s: not in the log: %s", history.RESTORED, error.message)

@@ -41,6 +41,15 @@ class Down(World):
         return "end" in self.objects["TaskGrant", "shop", name].get("status", {})
 
 
+class Refusing(Down):
+    """A world in which something refuses that bindings are deleted."""
+
+    async def delete(self, path: str, *, uid: str) -> Json:
+        if "/rolebindings/" in path:
+            raise ApiError(403, "Forbidden", "admission webhook says no")
+        return await super().delete(path, uid=uid)
+
+
 async def begun(world: Down | None = None) -> tuple[Down, Process]:
     world = world or Down()
     world.add("ValidatingAdmissionPolicy", {**GUARD})
@@ -73,6 +82,18 @@ async def test_an_issue_that_fails_is_shown_on_its_grant_and_goes_through_later(
     await turn(process)
     assert condition(world, "AccessRequest", "Ready")["status"] == "True"
     assert condition(world, "TaskGrant", "Issued")["status"] == "True"
+
+
+async def test_what_holds_a_revocation_up_is_named_with_the_api_servers_own_words() -> None:
+    world, process = await begun(Refusing())
+    await turn(process)
+    world.change("AccessRequest", "shop", "r", {"spec": {"outcome": "Succeeded"}})
+    await turn(process)
+    (binding,) = world.of("RoleBinding")
+    held = condition(world, "TaskGrant", "Revoked")
+    assert held["reason"] == "RevocationPending"
+    assert f"RoleBinding shop/{binding['metadata']['name']}: the API server answered 403 Forbidden" in held["message"]
+    assert "webhook says no" in held["message"]
 
 
 async def test_a_revocation_that_fails_is_shown_and_goes_through_later() -> None:
