@@ -572,7 +572,12 @@ async def test_words_of_agents_that_look_like_the_end_of_a_grant_are_not_read_as
     await log.write("CredentialRevoked", grant="mine", request_uid="r", end="TTLReached")
     looked: list[bytes] = []
     read = history._record
-    monkeypatch.setattr(history, "_record", lambda line: (looked.append(line), read(line))[1])
+
+    def look(line: bytes) -> history.Record | None:
+        looked.append(line)
+        return read(line)
+
+    monkeypatch.setattr(history, "_record", look)
     found = history.past(tmp_path, {"mine"}, since=clock())
     assert found.ended == {"mine": "TTLReached"}
     assert len(looked) == 1
