@@ -75,6 +75,11 @@ def show(outcome: Outcome) -> None:
         "server was away. Interrupted is what had no credential right before its end: the operator had died while "
         "delivering it."
     )
+    if outcome.alive:
+        console.print(
+            f"{outcome.alive} credentials worked when the API server had gone for longer than any lives; at the end of "
+            f"that {outcome.died} of them were refused, though nobody could revoke them."
+        )
     for one in outcome.leaked:
         console.print(f"LEAKED: {one}")
 

@@ -21,12 +21,16 @@ AT_ONCE: Final = 12
 KILL_EVERY: Final = 10.0
 BEFORE_RESTORE: Final = 100
 """Revocations that the snapshot does not know of."""
+THROUGH_OUTAGE: Final = 20
+"""Grants that live when the API server goes for longer than any credential does; their time is over soon after."""
 RESTORE: Final = "etcd restored from an older copy"
 LATE: Final = 13.0
 """Seconds from a grant's end to its refusal, those not counted in which the API server was away: two takeovers of 6.5 s
 each, for whoever takes over is killed soon after."""
 TOKENS_LIVE: Final = 670.0
 """Seconds: what Kubernetes gives them at least, its leeway and its cache."""
+_THROUGH: Final = (90.0, 240.0)
+"""Seconds that those live which meet the outage: longer than all of them take to begin, and less than a renewal."""
 _SPREAD: Final = 20.0
 """Seconds over which those end that the restored store brings back."""
 _HOUR: Final = 3600
@@ -60,6 +64,10 @@ class Outcome:
     kills: int
     faults: int
     ungranted: int
+    alive: int
+    """Credentials that worked when the API server had gone for longer than a token lives; 0 where it never did."""
+    died: int
+    """Those of them that were refused at the end of that, though nobody could revoke them."""
     leaked: list[str]
     """Credentials that still work, and whatever is left of a grant."""
 
@@ -96,12 +104,15 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
         await asyncio.gather(arrivals, killer, return_exceptions=True)
     world.say("no more faults: waiting for the end of every grant")
     unfinished = await world.lives.over(seconds=60)
-    leaked = [*world.outlived, *(f"{name} was not refused" for name in unfinished), *await _leaked(world)]
+    outlived = [f"the token of {secret} outlived its time" for secret in world.outlived.values()]
+    leaked = [*outlived, *(f"{name} was not refused" for name in unfinished), *await _leaked(world)]
     return Outcome(
         rows=_rows(world),
         kills=world.kills,
         faults=faults + world.proxy.done.total(),
         ungranted=sum(not life.granted for life in world.lives.all),
+        alive=len(world.alive),
+        died=len(world.alive.keys() - world.outlived.keys()),
         leaked=leaked,
     )
 
@@ -185,21 +196,27 @@ async def _half_open(world: ChaosWorld) -> None:
 
 
 async def _outage(world: ChaosWorld, *, seconds: float) -> None:
+    long = seconds > TOKENS_LIVE
+    if long:
+        await _some_that_live(world)
     with world.weather.storm("API server away from the operator", away=True):
         await world.proxy.down()
+        if long:
+            # Now, for nobody can revoke any more: what works has its grant, and dies by itself alone.
+            world.alive = await world.auditor.accepted()
         await asyncio.sleep(seconds)
-        if seconds > TOKENS_LIVE:
-            await _outlived(world)
+        if long:
+            world.outlived = await world.auditor.accepted()
+            died = len(world.alive.keys() - world.outlived.keys())
+            world.say(f"{len(world.alive)} tokens worked when the API server had gone, {died} of them are refused now")
         await world.proxy.up()
     await asyncio.sleep(5)
 
 
-async def _outlived(world: ChaosWorld) -> None:
-    """Nobody could revoke or renew for longer than a token lives: each is refused all the same."""
-    tokens = sum(map(len, world.auditor.tokens.values()))
-    still = await world.auditor.accepted()
-    world.say(f"at the end of the outage {tokens - len(still)} of {tokens} tokens are refused")
-    world.outlived += [f"the token of {secret} outlived its time" for secret in still]
+async def _some_that_live(world: ChaosWorld) -> None:
+    """Most agents are done within seconds: these have their access when the API server goes."""
+    living = [world.lives.begin(lasts=_THROUGH, ending=Ending.TTL) for _ in range(THROUGH_OUTAGE)]
+    await until(lambda: _all(life.granted for life in living), "the access that an outage meets", seconds=_THROUGH[0])
 
 
 async def _restore(world: ChaosWorld) -> None:
@@ -234,7 +251,7 @@ async def _leaked(world: ChaosWorld) -> list[str]:
     except TimeoutError:
         world.say(f"{len(left)} objects are left")
     world.say(f"trying {sum(map(len, world.auditor.tokens.values()))} tokens")
-    accepted = [f"the token of {secret} still works" for secret in await world.auditor.accepted()]
+    accepted = [f"the token of {secret} still works" for secret in (await world.auditor.accepted()).values()]
     return [*left, *accepted, *await asyncio.to_thread(_written_down, world)]
 
 

@@ -32,8 +32,10 @@ class ChaosWorld:
         self.say, self._seed = say, seed
         self.weather = Weather()
         self.kills = 0
-        self.outlived: list[str] = []
-        """Credentials that worked longer than a token lives."""
+        self.alive: dict[str, str] = {}
+        """Credentials that worked when the API server had gone for longer than a token lives, by token."""
+        self.outlived: dict[str, str] = {}
+        """Credentials that worked longer than a token lives, by token."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> ChaosWorld:
