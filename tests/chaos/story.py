@@ -63,6 +63,8 @@ class Outcome:
     rows: list[Row]
     kills: int
     faults: int
+    expired: int
+    """Watches that the API server would not go on with (410), for it had started after what they had seen last."""
     ungranted: int
     alive: int
     """Credentials that worked when the API server had gone for longer than a token lives; 0 where it never did."""
@@ -110,6 +112,7 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
         rows=_rows(world),
         kills=world.kills,
         faults=faults + world.proxy.done.total(),
+        expired=world.proxy.expired,
         ungranted=sum(not life.granted for life in world.lives.all),
         alive=len(world.alive),
         died=len(world.alive.keys() - world.outlived.keys()),
@@ -182,6 +185,7 @@ async def _etcd(world: ChaosWorld) -> None:
 
 
 async def _api_server(world: ChaosWorld) -> None:
+    """One that has just started knows no change before that: a watch that goes on from an earlier one has expired."""
     with world.weather.storm("API server killed, watches expired (410)", away=True):
         await world.plane.restart("apiserver")
     await asyncio.sleep(5)

@@ -34,3 +34,4 @@ def _check(outcome: Outcome) -> None:
     assert outcome.leaked == []
     assert outcome.grants > 100, "so few prove nothing"
     assert outcome.kills > 5
+    assert outcome.expired > 0, "no watch had to begin anew"
