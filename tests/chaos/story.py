@@ -11,6 +11,7 @@ from typing import Final
 
 from tests.chaos.lives import Ending
 from tests.chaos.proxy import Fault
+from tests.chaos.replicas import HOUR
 from tests.chaos.world import ChaosWorld
 from tests.cluster.api import until
 from tests.e2e.witness import found
@@ -33,7 +34,6 @@ _THROUGH: Final = (90.0, 240.0)
 """Seconds that those live which meet the outage: longer than all of them take to begin, and less than a renewal."""
 _SPREAD: Final = 20.0
 """Seconds over which those end that the restored store brings back."""
-_HOUR: Final = 3600
 _SHARES: Final = {
     Fault.TOO_MANY: 0.03,
     Fault.BROKEN: 0.03,
@@ -172,7 +172,7 @@ async def _requests_fail(world: ChaosWorld) -> None:
 
 
 async def _clock(world: ChaosWorld) -> None:
-    for seconds in (_HOUR, -_HOUR, 0):
+    for seconds in (HOUR, -HOUR, 0):
         for replica in world.replicas:
             replica.set_clock(seconds)
         await asyncio.sleep(5)

@@ -94,6 +94,7 @@ class ChaosWorld:
         for name in NAMES:
             processes.kill(f"chaos-{name}")  # what a run that was cut off has left
         self.replicas = [await self._replica(name) for name in NAMES]
+        await self.replicas[0].try_clock()
         for replica in self.replicas:
             replica.keep_running()
             self._stack.push_async_callback(replica.stop)
