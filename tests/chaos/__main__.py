@@ -70,8 +70,8 @@ def show(outcome: Outcome) -> None:
     console = Console(width=120)
     console.print(table)
     console.print(
-        f"{outcome.kills} kills, {outcome.faults} faults, {outcome.expired} watches expired (410), "
-        f"{outcome.ungranted} requests that were never granted. "
+        f"Played in {outcome.seconds:.0f} s: {outcome.kills} kills, {outcome.faults} faults, {outcome.expired} watches "
+        f"expired (410), {outcome.ungranted} requests that were never granted. "
         f"Late is what is refused more than {LATE:.0f} s after its end, two takeovers, not counting while the API "
         "server was away. Interrupted is what had no credential right before its end: the operator had died while "
         "delivering it."

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from tests.chaos.lives import Ending
@@ -61,6 +62,8 @@ class Outcome:
     """What the auditor found."""
 
     rows: list[Row]
+    seconds: float
+    """How long the story took, until the last token was tried; the making of its control plane is not counted."""
     kills: int
     faults: int
     expired: int
@@ -89,6 +92,7 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
 
     The API server is away from the operator for `outage` seconds each time.
     """
+    began = monotonic()
     arrivals = asyncio.create_task(_arrive(world))
     killer = asyncio.create_task(_kill(world))
     faults = 0
@@ -110,6 +114,7 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
     leaked = [*outlived, *(f"{name} was not refused" for name in unfinished), *await _leaked(world)]
     return Outcome(
         rows=_rows(world),
+        seconds=monotonic() - began,
         kills=world.kills,
         faults=faults + world.proxy.done.total(),
         expired=world.proxy.expired,
