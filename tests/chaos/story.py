@@ -25,6 +25,9 @@ BEFORE_RESTORE: Final = 100
 """Revocations that the snapshot does not know of."""
 THROUGH_OUTAGE: Final = 20
 """Grants that live when the API server goes for longer than any credential does; their time is over soon after."""
+KILLED: Final = "operator killed every 10 s"
+FAILING: Final = "requests cut, delayed, answered 429 and 500"
+CLOCK: Final = "clock one hour ahead, then one behind"
 RESTORE: Final = "etcd restored from an older copy"
 LATE: Final = 13.0
 """Seconds from a grant's end to its refusal, those not counted in which the API server was away: two takeovers of 6.5 s
@@ -130,9 +133,9 @@ Play = Callable[[ChaosWorld], Awaitable[None]]
 
 def _phases(outage: float) -> dict[str, Play]:
     return {
-        "operator killed every 10 s": lambda _: asyncio.sleep(15),
-        "requests cut, delayed, answered 429 and 500": _requests_fail,
-        "clock one hour ahead, then one behind": _clock,
+        KILLED: lambda _: asyncio.sleep(15),
+        FAILING: _requests_fail,
+        CLOCK: _clock,
         "etcd stopped and started": _etcd,
         "API server killed, watches expired (410)": _api_server,
         "connections half open": _half_open,
