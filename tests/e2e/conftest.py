@@ -70,9 +70,12 @@ async def operated(cluster: Cluster, api: Api, install: Callable[[Json], None]) 
         world = World(api)
         await world.build()
         yield world
-        assert await witness.written_down() == [], "a credential was written down outside its Secret"
         assert witness.tokens, "the witness has seen nothing"
+        assert witness.own, "the witness does not know the operator's own tokens"
         assert any(witness.output.values()), "the witness has read nothing"
+        witness.tokens |= api.minted
+        assert await witness.written_down() == [], "a token was written down outside its Secret"
+        assert witness.unstructured() == [], "the operator has said something that is no JSON"
         await world.leave()
     _, operator = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0")
     restarts = [status["restartCount"] for status in operator["status"]["containerStatuses"]]
@@ -115,10 +118,8 @@ async def abandoned(api: Api) -> AsyncIterator[Abandoned]:
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
     subject = {"kind": "ServiceAccount", "name": name, "namespace": "elsewhere"}
     await api.made(f"{rbac}/rolebindings", {"metadata": meta, "roleRef": role, "subjects": [subject]})
-    spec = {"expirationSeconds": int(TOKEN_TTL.total_seconds())}
-    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    answer = await api.made(f"{account}/token", body)
-    credential, made = Caller(token=answer["status"]["token"]), time.monotonic()
+    credential = await api.token("elsewhere", name, seconds=int(TOKEN_TTL.total_seconds()))
+    made = time.monotonic()
 
     async def works() -> bool:
         return (await api.get(reads, by=credential))[0] == 404  # there is no such ConfigMap
