@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import SYSTEM, Api, Json, merged, unique, until
+from tests.cluster.api import GRANTS, SYSTEM, Api, Json, merged, unique, until
 from tests.cluster.audit_log import operators
 from tests.cluster.local.cluster import Cluster
 from tests.cluster.replicas import leader, process
@@ -114,12 +115,14 @@ async def test_a_leader_that_was_stopped_amid_work_and_wakes_up_writes_nothing(
             assert sum(done.values()) > amid
         finally:
             os.kill(stopped, signal.SIGCONT)
+            awake = time.monotonic()
 
         async def gone() -> bool:
             return not runs(stopped)
 
         await until(gone, "the old leader to end itself", seconds=20)
-        await asyncio.sleep(2)
+        await no_orphans(pair, seconds=max(0.5, awake + 5 - time.monotonic()))
+        await asyncio.sleep(2)  # whatever else it had on its way has come in
     assert all(done.values())
     assert (await leader(pair))[1] != uid
     assert await agent.may(held)
@@ -127,6 +130,19 @@ async def test_a_leader_that_was_stopped_amid_work_and_wakes_up_writes_nothing(
     assert (await latest(agent))["metadata"]["name"] == second
     if cluster.audit_log is not None:
         assert await asyncio.to_thread(written, cluster.audit_log, uid, followed) == []
+
+
+async def no_orphans(api: Api, *, seconds: float) -> None:
+    """Waits until every account of grants belongs to a TaskGrant."""
+
+    async def swept() -> bool:
+        _, accounts = await api.get(f"/api/v1/namespaces/{GRANTS}/serviceaccounts?labelSelector=valetkey.dev/request")
+        # After the accounts: a grant is there before its account, and goes after it.
+        _, grants = await api.get(f"{OURS}/taskgrants")
+        known = {body["metadata"]["labels"]["valetkey.dev/request"] for body in grants["items"]}
+        return {body["metadata"]["labels"]["valetkey.dev/request"] for body in accounts["items"]} <= known
+
+    await until(swept, "every account to belong to a TaskGrant", seconds=seconds)
 
 
 @asynccontextmanager
