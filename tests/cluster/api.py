@@ -88,6 +88,13 @@ class Api:
             text = await response.text()
             return response.status, json.loads(text) if text.startswith("{") else {"message": text}
 
+    async def flow(self, method: str, path: str, body: Json | None = None, *, by: Caller) -> tuple[int, str]:
+        """One request; gives its status, and the uid of the FlowSchema that the API server put it under."""
+        session = self._others if by.token else self._admin
+        async with session.request(method, self.server + path, json=body, headers=by.headers()) as response:
+            await response.read()
+            return response.status, response.headers.get("X-Kubernetes-PF-FlowSchema-UID", "")
+
     async def raw(self, method: str, path: str, body: str = "", *, by: Caller = ADMIN) -> int:
         """One request whose body and answer are too deep for `json`; gives the status."""
         session = self._others if by.token else self._admin
