@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from valetkey.controller.endings import TRIES
+from valetkey.controller.surroundings import Surroundings
 from valetkey.kube.api import ApiError, Json
 
 
@@ -164,6 +166,48 @@ async def test_what_waits_for_an_api_server_that_was_away_goes_on_as_soon_as_it_
     await turn(process, TRIES)  # the next try by itself is seconds away
     process.worker.recovered()
     assert await asyncio.wait_for(process.queue.get(), 0.5) == ("shop", "r")
+
+
+class Away(World):
+    """A world that cannot be read for a time, and whose seconds pass where somebody rests."""
+
+    def __init__(self, away: float, back: float) -> None:
+        super().__init__()
+        self.away, self.back, self.seconds = away, back, 0.0
+        self.seen: list[float] = []
+        """When it was said to be there."""
+
+    async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        if self.away <= self.seconds < self.back:
+            raise ApiError(0, "NoAnswer", "away")
+        async for body in super().list(path, metadata_only=metadata_only, selector=selector):
+            yield body
+
+    async def rest(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self.seconds > self.back + 20:
+            raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("away", [0.0, 2.5, 4.9, 5.0, 6.0])
+@pytest.mark.parametrize("lasts", [0.5, 3.0, 17.0, 840.0])
+async def test_that_the_api_server_is_back_is_seen_within_five_seconds_of_its_return(
+    away: float, lasts: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Away(away, back := away + lasts)
+    monkeypatch.setattr(asyncio, "sleep", world.rest)
+    surroundings = Surroundings(
+        world,
+        expected=(),
+        schemas={},
+        cluster_roles=(),
+        changed=lambda: None,
+        clock=lambda: world.now,
+        answered=lambda: world.seen.append(world.seconds),
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await surroundings.keep_fresh()
+    assert min(at for at in world.seen if at >= back) - back <= 5
 
 
 async def test_one_that_is_refused_is_not_hurried_by_the_success_of_others() -> None:
