@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from valetkey.controller.cache import Cache
 from valetkey.controller.metrics import Metrics
+from valetkey.controller.pace import Agent, Allowance, Pace, Tally, daily
 from valetkey.controller.queue import Key
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.errors import UnavailableError
@@ -69,6 +70,10 @@ class Backends:
     events: Announce
     metrics: Metrics
     clock: Callable[[], datetime]
+    pace: Pace = field(default_factory=Pace)
+    tally: Tally = field(default_factory=Tally)
+    daily_log: Allowance = field(default_factory=lambda: daily(64 << 10))
+    """KiB of the log that what one account asks may fill."""
 
     def issuer(self, order: Order) -> Issuer:
         """The issuer of the one member that the order's access has."""
@@ -86,6 +91,24 @@ class Backends:
             await self.log.write(reason, **fields)
         except UnavailableError as error:
             _logger.error("%s %s: not in the log: %s", reason, fields, error.message)
+
+    def slowed(self, request: AccessRequest) -> bool:
+        """Whether the account that asks is refused in a loop."""
+        return self.pace.slowed(Agent.of(request), self.clock())
+
+    async def count_refusal(self, request: AccessRequest, reason: str, message: str) -> None:
+        """Counts a refusal of an account that is refused in a loop."""
+        rest = f"were refused, too many for a record of each; the last: {reason}: {message[:500]}"
+        await self.count("RequestsRefused", request, rest)
+
+    async def count(self, what: str, request: AccessRequest, rest: str) -> None:
+        """Counts what is too much for a record of each; the log and an Event say how many, once a minute."""
+        agent = Agent.of(request)
+        number = self.tally.add(what, agent, self.clock())
+        if number is not None:
+            message = f"{number} requests of ServiceAccount {agent.account} {rest}"
+            self.events.post("AccessRequest", request.metadata, what, message, severity="Warning")
+            await self.log.write(what, **about(request), message=message)
 
     async def write_request_status(self, request: AccessRequest, status: RequestStatus) -> None:
         """Shows a status on the request; one that is gone is forgotten. Raises ApiError."""

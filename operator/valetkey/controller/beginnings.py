@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from datetime import datetime, timedelta
 from typing import Final
+
+import orjson
 
 from valetkey import identity
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about, about_grant, in_time
 from valetkey.controller.grant import ends
+from valetkey.controller.pace import Agent
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Decide, Deliver, Identify, Issue, Open, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
@@ -18,7 +22,7 @@ from valetkey.controller.views import Views
 from valetkey.delivery import secret as secret_delivery
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER
+from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER, format_duration
 from valetkey.kinds.taskgrant import (
     GrantDelivery,
     GrantSpec,
@@ -33,6 +37,7 @@ from valetkey.kube.api import ApiError, Json, RewoundError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.claims import check_claims
 from valetkey.policy.decide import Approved, Denied
+from valetkey.policy.facts import Facts
 from valetkey.policy.notation import line
 from valetkey.reasons import Reason
 
@@ -40,6 +45,8 @@ MARGIN: Final = timedelta(seconds=3)
 """How long guards must have stood before a request: a new policy is enforced up to a second after its creation."""
 SOON: Final = timedelta(seconds=1)
 AT_ONCE: Final = timedelta(milliseconds=50)
+_REST_OF_A_GRANT: Final = 4
+"""KiB of the log that follow a decision until all is over."""
 
 
 class Beginnings:
@@ -69,33 +76,28 @@ class Beginnings:
         """Asks policy; what it said is written down with all that it read, before anything follows from it."""
         request, secret = step.request, step.secret.name
         self._backends.log.demand_room()
+        self._refuse_more_than_a_days_log(request)
         key = Key.of(request.metadata)
         self._refuse_taken_secret(key, secret)
         decision, facts = self._views.decide(key, request, step.identity, secret, self._backends.clock())
         self._backends.metrics.decided(decision)
-        asked = request.spec.to_api()
         decision_id = secrets.token_hex(8)
-        if isinstance(decision, Approved):
-            reason, policy = Reason.POLICY_MATCHED, decision.policy.name
-            await self._backends.log.write(
-                reason,
-                **about(request),
-                decision=decision_id,
-                policy=policy,
-                asked=asked,
-                facts=facts,
-                message=f"entry {decision.entry}",
-            )
-        elif isinstance(decision, Denied):
-            await self._backends.log.write(
-                decision.denial.reason,
-                **about(request),
-                decision=decision_id,
-                policy=decision.policy,
-                asked=asked,
-                facts=facts,
-                message=decision.denial.message,
-            )
+        match decision:
+            case Approved(policy=policy, entry=entry):
+                await self._write_down(
+                    request,
+                    facts,
+                    decision_id,
+                    reason=Reason.POLICY_MATCHED,
+                    policy=policy.name,
+                    message=f"entry {entry}",
+                )
+            case Denied(denial=denial) if self._backends.slowed(request):
+                await self._backends.count_refusal(request, denial.reason, denial.message)
+            case Denied(denial=denial, policy=name):
+                await self._write_down(
+                    request, facts, decision_id, reason=denial.reason, policy=name, message=denial.message
+                )
         return learnt(progress, decision=decision, decision_id=decision_id)
 
     async def open(self, step: Open, progress: Progress) -> Progress:
@@ -204,6 +206,27 @@ class Beginnings:
                 after=SOON,
             )
         return guards.since
+
+    async def _write_down(
+        self, request: AccessRequest, facts: Facts, decision_id: str, *, reason: str, policy: str | None, message: str
+    ) -> None:
+        """Records a decision with all that it read."""
+        asked, backends = request.spec.to_api(), self._backends
+        kib = _REST_OF_A_GRANT + len(orjson.dumps((asked, facts))) // 1024
+        backends.daily_log.spend(Agent.of(request), backends.clock(), kib)
+        fields = about(request) | {"decision": decision_id, "policy": policy, "asked": asked, "facts": facts}
+        await backends.log.write(reason, **fields, message=message)
+
+    def _refuse_more_than_a_days_log(self, request: AccessRequest) -> None:
+        agent = Agent.of(request)
+        short = self._backends.daily_log.short_for(agent, self._backends.clock())
+        if short > timedelta():
+            again = format_duration(timedelta(seconds=math.ceil(short.total_seconds())))
+            raise InvalidError(
+                Reason.LIMIT_REACHED,
+                f"what ServiceAccount {agent.account} asks has filled as much of valetkey's log as one account may in "
+                f"a day (limits.dailyLog); ask again in {again}",
+            )
 
     def _refuse_taken_secret(self, key: Key, secret: str) -> None:
         there = self._views.holder(key, secret)

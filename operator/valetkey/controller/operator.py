@@ -23,6 +23,7 @@ from valetkey.controller.endings import Endings
 from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
 from valetkey.controller.metrics import Metrics, Now
+from valetkey.controller.pace import daily
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
@@ -124,6 +125,7 @@ class Operator:
             events=self._events,
             metrics=self._metrics,
             clock=clock,
+            daily_log=daily(settings.limits_daily_log << 10),
         )
         self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
         self._sweep = Sweep(backends, every=settings.sweep_every)

@@ -11,6 +11,7 @@ from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.endings import Endings
 from valetkey.controller.grant import next_step
+from valetkey.controller.pace import Agent
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.refusals import Refusals
 from valetkey.controller.steps import (
@@ -99,7 +100,12 @@ class Worker:
                         self._queue.succeeded(key)
                         return self._queue.add_at(key, until, ending=ending)
                     case Forget():
+                        self._backends.pace.forget(key)
                         return self._queue.forget(key)
+                    case Identify(request=request) | Refuse(request=request) if progress == Progress() and (
+                        turn := self._backends.pace.turn(key, Agent.of(request), now)
+                    ):
+                        return self._queue.add_at(key, turn, ending=False)
                     case Hold(undecided=undecided):
                         return await self._hold(key, undecided, view.grant)
                     case Identify() | Decide() | Open() | Issue() | Deliver() if endings_alone:
