@@ -1,6 +1,7 @@
-"""Every reason that valetkey gives, each belonging to one condition and one status of it.
+"""Every reason of a condition, each belonging to one condition and one status of it.
 
-The same word is the condition's reason, the Event's reason and the word in the log.
+The same word is the condition's reason, the Event's reason and the word in the log. What only the log
+has, such as that a grant was let go (`audit/history.py`), is no reason.
 """
 
 from __future__ import annotations

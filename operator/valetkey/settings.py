@@ -26,6 +26,9 @@ class Settings(Model):
     limits_requests: int = Field(
         default=2000, ge=1, description="Requests of one ServiceAccount that are kept; what comes beyond is dropped."
     )
+    limits_daily_log: int = Field(
+        default=64, ge=1, le=1 << 20, description="MiB of the log that what one ServiceAccount asks may fill in a day."
+    )
     pending_ttl: Duration = Field(
         default=timedelta(minutes=5), alias="pendingTTL", description="How long a request may wait."
     )

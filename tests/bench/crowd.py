@@ -10,11 +10,13 @@ import asyncio
 import os
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.bench.many import PACE, first_writes, milliseconds, resident
+from tests.bench import ends, many
+from tests.bench.many import first_writes, milliseconds, resident
 from tests.bench.one import GRANTS, SECRETS, added, removed
 from tests.bench.requests import grant, request
 from tests.bench.rig import CROWD, OURS, Rig, spread
@@ -29,6 +31,8 @@ WRITERS = 24
 LIVES = timedelta(minutes=50)
 SAMPLES = 500
 """Grants of the crowd whose time is over while it is measured."""
+BARE = 100
+"""Chains that the bare client ends, to tell at which pace those are to end."""
 _REQUESTS = f"{OURS}/namespaces/{AGENTS}/accessrequests"
 
 
@@ -43,6 +47,8 @@ class Crowd:
     """Megabytes that the operator holds."""
     each: float
     """Kilobytes for each live grant."""
+    pace: float
+    """Ends each second while lateness was measured: half of what the bare client does."""
     lateness: list[float]
     """Milliseconds from the end of a grant's time to the first write of its revocation at the API server."""
     cpu: float
@@ -55,27 +61,32 @@ class Crowd:
 
 async def measure(rig: Rig, number: int, *, few: int = 100) -> Crowd:
     """Makes few live grants and measures, then as many as are asked for, and measures again."""
-    await _begin(rig, few, first=0, ending=0)
+    rig.say(f"the bare client ends {BARE}")
+    pace = await ends.bare_rate(rig, await many.agents(rig, BARE, "pace"), "bare-pace") / 2
+    rig.say(f"half of its rate is {pace:.1f} each second")
+    await _begin(rig, few, first=0)
     base = resident(process("valetkey-0"))
     cpu_few, calls_few = await _cost(rig, "few")
     rig.say(f"{few} live grants: {cpu_few:.1f} ms of CPU and {calls_few:.1f} calls for one more")
     await rig.replicas(0)
     samples = min(SAMPLES, number // 4)
     soonest = datetime.now(UTC) + timedelta(seconds=number / 25 + 150)
-    await _begin(rig, number - few, first=few, ending=samples, soonest=soonest, running=False)
+    due = [soonest + timedelta(seconds=place / pace) for place in range(samples)]
+    await _begin(rig, number - few, first=few, due=due, running=False)
     start = await _cold(rig)
     await asyncio.sleep(5)
     memory = resident(process("valetkey-0"))
     rig.say(f"{number} live grants: first decision after {start:.2f} s, {memory:.0f} MB")
     cpu, calls = await _cost(rig, "many")
     rig.say(f"{number} live grants: {cpu:.1f} ms of CPU and {calls:.1f} calls for one more")
-    lateness = await _late(rig, samples, soonest)
+    lateness = await _late(rig, due)
     await _take_away(rig, number)
     return Crowd(
         number=number,
         start=start,
         memory=memory,
         each=(memory - base) * 1024 / (number - few),
+        pace=pace,
         lateness=lateness,
         cpu=cpu,
         cpu_few=cpu_few,
@@ -84,10 +95,8 @@ async def measure(rig: Rig, number: int, *, few: int = 100) -> Crowd:
     )
 
 
-async def _begin(
-    rig: Rig, number: int, *, first: int, ending: int, soonest: datetime | None = None, running: bool = True
-) -> None:
-    """Writes so many requests and grants of them; some end by their time from `soonest` on, at half a pace."""
+async def _begin(rig: Rig, number: int, *, first: int, due: Sequence[datetime] = (), running: bool = True) -> None:
+    """Writes so many requests and grants of them; the first of them end by their time when they are `due`."""
     policy = await rig.server.send("GET", f"{OURS}/agentpolicies/bench")
     if running:
         await rig.replicas(0)
@@ -100,10 +109,7 @@ async def _begin(
             rig.say(f"writing live grants: {index}, after {time.perf_counter() - began:.0f} s")
         pod = await rig.pod(f"crowd-{index}", account=CROWD)
         place = index - first
-        ends = None
-        if place < ending and soonest is not None:
-            ends = soonest + timedelta(seconds=place / (PACE / 2))
-        await _grant(rig, f"crowd-{index}", pod, policy, ends)
+        await _grant(rig, f"crowd-{index}", pod, policy, due[place] if place < len(due) else None)
 
     await spread(WRITERS, [one(index) for index in range(first, first + number)])
     if running:
@@ -111,13 +117,13 @@ async def _begin(
         await asyncio.sleep(5)
 
 
-async def _grant(rig: Rig, name: str, pod: Json, policy: Json, ends: datetime | None) -> None:
+async def _grant(rig: Rig, name: str, pod: Json, policy: Json, due: datetime | None) -> None:
     meta, now = pod["metadata"], datetime.now(UTC)
     token = str(uuid.uuid4())
     body = request(name, pod, "", "50m", credential=token)
     asked = await rig.server.send("POST", _REQUESTS, body, by=_agent(meta, token))
     uid = asked["metadata"]["uid"]
-    until = ends or now + LIVES
+    until = due or now + LIVES
     live = grant(name, pod)
     live["apiVersion"] = "valetkey.dev/v1alpha1"
     live["metadata"] |= {"finalizers": ["valetkey.dev/revoke"], "labels": {"valetkey.dev/request": uid}}
@@ -203,16 +209,16 @@ async def _settled(rig: Rig) -> None:
     raise RuntimeError("after two minutes the operator still has much to do")
 
 
-async def _late(rig: Rig, samples: int, soonest: datetime) -> list[float]:
+async def _late(rig: Rig, times: Sequence[datetime]) -> list[float]:
     listed = (await rig.server.send("GET", GRANTS))["items"]
-    last = soonest + timedelta(seconds=samples / (PACE / 2) + 1)
+    last = times[-1] + timedelta(seconds=1)
     due = {
         body["metadata"]["name"]: body["spec"]["order"]["notAfter"]
         for body in listed
         if datetime.fromisoformat(body["spec"]["order"]["notAfter"]) < last
     }
-    if len(due) < samples:
-        raise RuntimeError(f"{samples - len(due)} ended before they were measured: the machine is too slow")
+    if len(due) < len(times):
+        raise RuntimeError(f"{len(times) - len(due)} ended before they were measured: the machine is too slow")
     rig.say(f"waiting for {len(due)} of {len(listed)} live grants to end by their time")
     async with Watcher(rig.server, GRANTS, removed) as gone:
         for name in due:

@@ -98,6 +98,15 @@ async def bare_ends(rig: Rig, of: Agents, prefix: str) -> float:
         return max([(await bindings.when(name, seconds=300))[0] for name in names]) - began
 
 
+async def bare_rate(rig: Rig, of: Agents, prefix: str) -> float:
+    """How many chains the bare client ends each second, with all that goes with each."""
+    names, made = await _bare_made(rig, of, prefix)
+    began = time.perf_counter()
+    ends = zip(names, made, of, strict=True)
+    await spread(WORKERS, [rig.bare.end(name, uids, pod) for name, (_, uids), (pod, _) in ends])
+    return len(of) / (time.perf_counter() - began)
+
+
 async def _bare(rig: Rig, of: Agents, round_: int) -> tuple[float, float]:
     last = await bare_ends(rig, of, f"bare-ends-{len(of)}-{round_}")
     names, made = await _bare_made(rig, of, f"bare-alone-{len(of)}-{round_}")

@@ -38,7 +38,12 @@ async def lag(rig: Rig, changes: int) -> list[float]:
     await rig.server.send("DELETE", LEADER, missing=True)
     at = format_time(datetime.now(UTC))
     spec = {"leaseDurationSeconds": 5, "acquireTime": at, "renewTime": at, "leaseTransitions": 0}
-    body = {"metadata": {"name": "valetkey"}, "spec": spec | {"holderIdentity": "valetkey-0_uid-0"}}
+    body = {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "Leader",
+        "metadata": {"name": "valetkey"},
+        "spec": spec | {"holderIdentity": "valetkey-0_uid-0"},
+    }
     await rig.server.send("POST", LEADER.rpartition("/")[0], body, by=replica(0))
     lags = []
     for number in range(changes):

@@ -135,7 +135,7 @@ def of_crowd(crowd: Crowd) -> list[Row]:
             met=crowd.memory <= 200 and crowd.each <= 12,
         ),
         Row(
-            figure=f"TTL reached → first write at the API, {number} live, p99 of {len(crowd.lateness)}",
+            figure=f"TTL reached → first write at the API, {number} live, {crowd.pace:.1f} ending each second, p99",
             valetkey=f"{p99(crowd.lateness):.1f} ms (p50 {p50(crowd.lateness):.1f})",
             goal="≤ 100 ms",
             met=p99(crowd.lateness) <= 100,

@@ -82,16 +82,17 @@ class Auditor:
             return False
         return True
 
-    async def accepted(self) -> list[str]:
-        """Tries every token that was ever seen; gives the Secrets of those that still work."""
+    async def accepted(self) -> dict[str, str]:
+        """Tries every token that was ever seen; gives those that still work, each with the Secret that held it."""
         work = [(secret, token) for secret, tokens in self.tokens.items() for token in tokens]
         room = asyncio.Semaphore(16)
 
-        async def tried(secret: str, token: str) -> str | None:
+        async def works(token: str) -> bool:
             async with room:
-                return None if await self.refused(token) else secret
+                return not await self.refused(token)
 
-        return [one for one in await asyncio.gather(*(tried(*item) for item in work)) if one]
+        tried = await asyncio.gather(*(works(token) for _, token in work))
+        return {token: secret for (secret, token), accepted in zip(work, tried, strict=True) if accepted}
 
     async def left(self) -> list[str]:
         """Whatever there is of any grant: accounts, roles, bindings, Secrets, TaskGrants."""

@@ -35,6 +35,7 @@ class Fault(StrEnum):
 _DELAY: Final = 5.0
 _LATE: Final = 12.0
 _HOP: Final = {"connection", "transfer-encoding", "content-length", "host", "keep-alive", "content-encoding"}
+_EXPIRED: Final = b'"code":410'
 _STATUS: Final = '{"kind":"Status","apiVersion":"v1","status":"Failure","message":"chaos","reason":"%s","code":%d}'
 
 
@@ -53,6 +54,8 @@ class Proxy:
         self.shares: Mapping[Fault, float] = {}
         """Which share of the requests meets each fault; watches are only ever cut."""
         self.done: Counter[Fault] = Counter()
+        self.expired = 0
+        """How often the API server would not go on from where somebody was (410), which is what it tells watches."""
 
     async def __aenter__(self) -> Proxy:
         if taken_by := holder("127.0.0.1", self._port):
@@ -164,6 +167,7 @@ class Proxy:
 
     async def _pass_on(self, request: web.Request, body: bytes) -> web.StreamResponse:
         async with self._asked(request, body) as answer:
+            self.expired += answer.status == 410
             headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             if not request.query.get("watch"):
                 encoding = (
@@ -174,7 +178,11 @@ class Proxy:
                 return web.Response(status=answer.status, headers=headers | encoding, body=await answer.read())
             response = web.StreamResponse(status=answer.status, headers=headers)
             await response.prepare(request)
+            tail = b""
             async for chunk in answer.content.iter_any():
+                # A watch is answered 200 and told in its stream; what tells it may come in two chunks.
+                self.expired += (tail + chunk).count(_EXPIRED)
+                tail = (tail + chunk)[-len(_EXPIRED) + 1 :]
                 await self._open.wait()
                 await response.write(chunk)
             return response

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from tests.cluster.local.packages import faketime
 from tests.cluster.local.places import LOGS
 
 NAMES: Final = ("valetkey-0", "valetkey-1")
+HOUR: Final = 3600
+"""Seconds by which their clocks are set wrong."""
 _AGAIN_AFTER: Final = (0.5, 6.0)
 """Seconds: now sooner than the other replica can take over, now later; by the next kill both are there again."""
 
@@ -62,6 +65,17 @@ class Replica:
         """How the Leader names it."""
         return f"{self.name}_{self._uid}"
 
+    async def try_clock(self) -> None:
+        """Lets a process of the same environment tell the time; raises RuntimeError where its clock cannot be moved."""
+        self.set_clock(HOUR)
+        command = (sys.executable, "-c", "import time; print(time.time())")
+        asked = await asyncio.create_subprocess_exec(*command, env=self._environment(), stdout=asyncio.subprocess.PIPE)
+        told, _ = await asked.communicate()
+        ahead = float(told) - time.time()
+        self.set_clock(0)
+        if abs(ahead - HOUR) > 60:
+            raise RuntimeError(f"a replica's clock was to be an hour ahead and is {ahead:.0f} s: see {faketime()}")
+
     def set_clock(self, seconds: int) -> None:
         """Moves its clock that far from the machine's; within a second or two it sees that."""
         draft = self._folder / "clock.draft"
@@ -93,12 +107,14 @@ class Replica:
             await asyncio.sleep(0.2)
 
     def _environment(self) -> dict[str, str]:
+        if (library := faketime()) is None:
+            raise RuntimeError("clocks cannot be moved without libfaketime: apt-get install libfaketime")
         return os.environ | {
             "POD_NAME": self.name,
             "POD_UID": self._uid,
             "KUBERNETES_SERVICE_HOST": "127.0.0.1",
             "KUBERNETES_SERVICE_PORT": str(self._port),
-            "LD_PRELOAD": str(faketime() or ""),
+            "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._folder / "clock"),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_CACHE_DURATION": "1",

@@ -7,10 +7,12 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from tests.chaos.lives import Ending
 from tests.chaos.proxy import Fault
+from tests.chaos.replicas import HOUR
 from tests.chaos.world import ChaosWorld
 from tests.cluster.api import until
 from tests.e2e.witness import found
@@ -21,15 +23,21 @@ AT_ONCE: Final = 12
 KILL_EVERY: Final = 10.0
 BEFORE_RESTORE: Final = 100
 """Revocations that the snapshot does not know of."""
+THROUGH_OUTAGE: Final = 20
+"""Grants that live when the API server goes for longer than any credential does; their time is over soon after."""
+KILLED: Final = "operator killed every 10 s"
+FAILING: Final = "requests cut, delayed, answered 429 and 500"
+CLOCK: Final = "clock one hour ahead, then one behind"
 RESTORE: Final = "etcd restored from an older copy"
 LATE: Final = 13.0
 """Seconds from a grant's end to its refusal, those not counted in which the API server was away: two takeovers of 6.5 s
 each, for whoever takes over is killed soon after."""
 TOKENS_LIVE: Final = 670.0
 """Seconds: what Kubernetes gives them at least, its leeway and its cache."""
+_THROUGH: Final = (90.0, 240.0)
+"""Seconds that those live which meet the outage: longer than all of them take to begin, and less than a renewal."""
 _SPREAD: Final = 20.0
 """Seconds over which those end that the restored store brings back."""
-_HOUR: Final = 3600
 _SHARES: Final = {
     Fault.TOO_MANY: 0.03,
     Fault.BROKEN: 0.03,
@@ -57,9 +65,17 @@ class Outcome:
     """What the auditor found."""
 
     rows: list[Row]
+    seconds: float
+    """How long the story took, until the last token was tried; the making of its control plane is not counted."""
     kills: int
     faults: int
+    expired: int
+    """Watches that the API server would not go on with (410), for it had started after what they had seen last."""
     ungranted: int
+    alive: int
+    """Credentials that worked when the API server had gone for longer than a token lives; 0 where it never did."""
+    died: int
+    """Those of them that were refused at the end of that, though nobody could revoke them."""
     leaked: list[str]
     """Credentials that still work, and whatever is left of a grant."""
 
@@ -79,6 +95,7 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
 
     The API server is away from the operator for `outage` seconds each time.
     """
+    began = monotonic()
     arrivals = asyncio.create_task(_arrive(world))
     killer = asyncio.create_task(_kill(world))
     faults = 0
@@ -96,12 +113,17 @@ async def tell(world: ChaosWorld, *, grants: int, outage: float = 12.0) -> Outco
         await asyncio.gather(arrivals, killer, return_exceptions=True)
     world.say("no more faults: waiting for the end of every grant")
     unfinished = await world.lives.over(seconds=60)
-    leaked = [*world.outlived, *(f"{name} was not refused" for name in unfinished), *await _leaked(world)]
+    outlived = [f"the token of {secret} outlived its time" for secret in world.outlived.values()]
+    leaked = [*outlived, *(f"{name} was not refused" for name in unfinished), *await _leaked(world)]
     return Outcome(
         rows=_rows(world),
+        seconds=monotonic() - began,
         kills=world.kills,
         faults=faults + world.proxy.done.total(),
+        expired=world.proxy.expired,
         ungranted=sum(not life.granted for life in world.lives.all),
+        alive=len(world.alive),
+        died=len(world.alive.keys() - world.outlived.keys()),
         leaked=leaked,
     )
 
@@ -111,9 +133,9 @@ Play = Callable[[ChaosWorld], Awaitable[None]]
 
 def _phases(outage: float) -> dict[str, Play]:
     return {
-        "operator killed every 10 s": lambda _: asyncio.sleep(15),
-        "requests cut, delayed, answered 429 and 500": _requests_fail,
-        "clock one hour ahead, then one behind": _clock,
+        KILLED: lambda _: asyncio.sleep(15),
+        FAILING: _requests_fail,
+        CLOCK: _clock,
         "etcd stopped and started": _etcd,
         "API server killed, watches expired (410)": _api_server,
         "connections half open": _half_open,
@@ -158,7 +180,7 @@ async def _requests_fail(world: ChaosWorld) -> None:
 
 
 async def _clock(world: ChaosWorld) -> None:
-    for seconds in (_HOUR, -_HOUR, 0):
+    for seconds in (HOUR, -HOUR, 0):
         for replica in world.replicas:
             replica.set_clock(seconds)
         await asyncio.sleep(5)
@@ -171,6 +193,7 @@ async def _etcd(world: ChaosWorld) -> None:
 
 
 async def _api_server(world: ChaosWorld) -> None:
+    """One that has just started knows no change before that: a watch that goes on from an earlier one has expired."""
     with world.weather.storm("API server killed, watches expired (410)", away=True):
         await world.plane.restart("apiserver")
     await asyncio.sleep(5)
@@ -185,21 +208,27 @@ async def _half_open(world: ChaosWorld) -> None:
 
 
 async def _outage(world: ChaosWorld, *, seconds: float) -> None:
+    long = seconds > TOKENS_LIVE
+    if long:
+        await _some_that_live(world)
     with world.weather.storm("API server away from the operator", away=True):
         await world.proxy.down()
+        if long:
+            # Now, for nobody can revoke any more: what works has its grant, and dies by itself alone.
+            world.alive = await world.auditor.accepted()
         await asyncio.sleep(seconds)
-        if seconds > TOKENS_LIVE:
-            await _outlived(world)
+        if long:
+            world.outlived = await world.auditor.accepted()
+            died = len(world.alive.keys() - world.outlived.keys())
+            world.say(f"{len(world.alive)} tokens worked when the API server had gone, {died} of them are refused now")
         await world.proxy.up()
     await asyncio.sleep(5)
 
 
-async def _outlived(world: ChaosWorld) -> None:
-    """Nobody could revoke or renew for longer than a token lives: each is refused all the same."""
-    tokens = sum(map(len, world.auditor.tokens.values()))
-    still = await world.auditor.accepted()
-    world.say(f"at the end of the outage {tokens - len(still)} of {tokens} tokens are refused")
-    world.outlived += [f"the token of {secret} outlived its time" for secret in still]
+async def _some_that_live(world: ChaosWorld) -> None:
+    """Most agents are done within seconds: these have their access when the API server goes."""
+    living = [world.lives.begin(lasts=_THROUGH, ending=Ending.TTL) for _ in range(THROUGH_OUTAGE)]
+    await until(lambda: _all(life.granted for life in living), "the access that an outage meets", seconds=_THROUGH[0])
 
 
 async def _restore(world: ChaosWorld) -> None:
@@ -234,7 +263,7 @@ async def _leaked(world: ChaosWorld) -> list[str]:
     except TimeoutError:
         world.say(f"{len(left)} objects are left")
     world.say(f"trying {sum(map(len, world.auditor.tokens.values()))} tokens")
-    accepted = [f"the token of {secret} still works" for secret in await world.auditor.accepted()]
+    accepted = [f"the token of {secret} still works" for secret in (await world.auditor.accepted()).values()]
     return [*left, *accepted, *await asyncio.to_thread(_written_down, world)]
 
 

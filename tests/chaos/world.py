@@ -32,8 +32,10 @@ class ChaosWorld:
         self.say, self._seed = say, seed
         self.weather = Weather()
         self.kills = 0
-        self.outlived: list[str] = []
-        """Credentials that worked longer than a token lives."""
+        self.alive: dict[str, str] = {}
+        """Credentials that worked when the API server had gone for longer than a token lives, by token."""
+        self.outlived: dict[str, str] = {}
+        """Credentials that worked longer than a token lives, by token."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> ChaosWorld:
@@ -92,6 +94,7 @@ class ChaosWorld:
         for name in NAMES:
             processes.kill(f"chaos-{name}")  # what a run that was cut off has left
         self.replicas = [await self._replica(name) for name in NAMES]
+        await self.replicas[0].try_clock()
         for replica in self.replicas:
             replica.keep_running()
             self._stack.push_async_callback(replica.stop)

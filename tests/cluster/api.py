@@ -63,6 +63,8 @@ class Api:
 
     def __init__(self, server: str, admin: aiohttp.ClientSession, others: aiohttp.ClientSession) -> None:
         self.server, self._admin, self._others = server, admin, others
+        self.minted: set[str] = set()
+        """Every token that was asked for with `token`."""
 
     async def call(
         self,
@@ -85,6 +87,13 @@ class Api:
         ) as response:
             text = await response.text()
             return response.status, json.loads(text) if text.startswith("{") else {"message": text}
+
+    async def flow(self, method: str, path: str, body: Json | None = None, *, by: Caller) -> tuple[int, str]:
+        """One request; gives its status, and the uid of the FlowSchema that the API server put it under."""
+        session = self._others if by.token else self._admin
+        async with session.request(method, self.server + path, json=body, headers=by.headers()) as response:
+            await response.read()
+            return response.status, response.headers.get("X-Kubernetes-PF-FlowSchema-UID", "")
 
     async def raw(self, method: str, path: str, body: str = "", *, by: Caller = ADMIN) -> int:
         """One request whose body and answer are too deep for `json`; gives the status."""
@@ -138,9 +147,9 @@ class Api:
 
         await until(is_gone, f"{path} to be gone")
 
-    async def token(self, namespace: str, name: str, pod: Json | None = None) -> Caller:
+    async def token(self, namespace: str, name: str, pod: Json | None = None, *, seconds: int = 3600) -> Caller:
         """The holder of a token of a ServiceAccount, bound to a pod if one is given."""
-        spec: Json = {"expirationSeconds": 3600}
+        spec: Json = {"expirationSeconds": seconds}
         if pod:
             meta = pod["metadata"]
             spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
@@ -148,7 +157,9 @@ class Api:
             f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token",
             {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec},
         )
-        return Caller(token=answer["status"]["token"])
+        token: str = answer["status"]["token"]
+        self.minted.add(token)
+        return Caller(token=token)
 
 
 def merged(base: Json, change: Json) -> Json:

@@ -298,6 +298,18 @@ def test_the_operator_runs_without_privileges_and_with_a_short_token(helm: Helm)
     }
 
 
+def test_what_runs_before_the_chart_goes_is_confined_as_the_operator_is(helm: Helm) -> None:
+    objects = render(helm, {"replicas": 1})
+    operator = of_kind(objects, "StatefulSet")["valetkey"]["spec"]["template"]["spec"]
+    job = of_kind(objects, "Job")["valetkey-uninstall"]["spec"]["template"]["spec"]
+    for confined in ("runAsUser", "runAsNonRoot", "seccompProfile"):
+        assert job["securityContext"][confined] == operator["securityContext"][confined]
+    assert job["securityContext"]["runAsNonRoot"] is True
+    (container,), (pattern,) = job["containers"], operator["containers"]
+    assert container["securityContext"] == pattern["securityContext"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
 def test_the_log_may_be_a_directory_of_the_node(helm: Helm) -> None:
     spec = of_kind(render(helm, {"log": {"hostPath": "/var/log/valetkey"}}), "StatefulSet")["valetkey"]["spec"]
     assert "volumeClaimTemplates" not in spec

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.api import SYSTEM, Json
+from tests.cluster.api import SYSTEM, Api, Json
 from tests.cluster.conftest import VALUES, Helm
 from tests.cluster.test_chart import CHART, of_kind, render
+from tests.cluster.world import World
 
 LABELS = {"release": "kube-prometheus-stack"}
 SELECTOR = {"app.kubernetes.io/name": "valetkey", "app.kubernetes.io/instance": "valetkey"}
@@ -185,6 +186,25 @@ def test_what_agents_ask_has_few_seats_never_more_and_a_flow_for_each_namespace(
         ]
     level = of_kind(objects, "PriorityLevelConfiguration")["valetkey-agents"]["spec"]["limited"]
     assert (level["nominalConcurrencyShares"], level["lendablePercent"], level["borrowingLimitPercent"]) == (1, 0, 0)
+
+
+async def test_the_api_server_puts_revocation_what_else_the_operator_does_and_what_agents_ask_under_their_own_flows(
+    api: Api, world: World
+) -> None:
+    path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+    names = {body["metadata"]["uid"]: body["metadata"]["name"] for body in (await api.get(path))[1]["items"]}
+    operator, agent = await api.token(SYSTEM, "valetkey"), world.tokens["asker"]
+    binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings/valetkey-none"
+    asks = "/apis/valetkey.dev/v1alpha1/namespaces/agents/accessrequests"
+    for method, path, body, by, expected in (
+        ("DELETE", f"{binding}?dryRun=All", None, operator, (404, "valetkey-critical")),
+        ("GET", binding, None, operator, (404, "valetkey-critical")),
+        ("GET", "/api/v1/namespaces/agents/pods/none", None, operator, (404, "valetkey")),
+        ("POST", f"{asks}?dryRun=All", world.request("asker"), agent, (201, "valetkey-requests")),
+        ("DELETE", f"{asks}/none?dryRun=All", None, agent, (403, "valetkey-outcomes")),  # it may not, but is heard
+    ):
+        status, schema = await api.flow(method, path, body, by=by)
+        assert (status, names.get(schema)) == expected, f"{method} {path}"
 
 
 def test_priority_and_fairness_can_be_left_as_it_is(helm: Helm) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import SYSTEM, Api, Json, merged, until
+from tests.cluster.api import SYSTEM, Api, Caller, Json, merged, unique, until
 from tests.cluster.conftest import LOG, VALUES, Helm, api, helm
 from tests.cluster.local.cluster import Cluster
 from tests.cluster.world import World
 from tests.e2e.agent import Agent
 from tests.e2e.witness import Witness
+from valetkey.issuers.kubernetes import TOKEN_TTL
 
 __all__ = ["api", "helm"]
 
@@ -67,13 +70,64 @@ async def operated(cluster: Cluster, api: Api, install: Callable[[Json], None]) 
         world = World(api)
         await world.build()
         yield world
-        assert await witness.written_down() == [], "a credential was written down outside its Secret"
         assert witness.tokens, "the witness has seen nothing"
+        assert witness.own, "the witness does not know the operator's own tokens"
         assert any(witness.output.values()), "the witness has read nothing"
+        witness.tokens |= api.minted
+        assert await witness.written_down() == [], "a token was written down outside its Secret"
+        assert witness.unstructured() == [], "the operator has said something that is no JSON"
         await world.leave()
     _, operator = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0")
     restarts = [status["restartCount"] for status in operator["status"]["containerStatuses"]]
     assert restarts == [0], "the operator stopped by itself while the tests ran: kubectl logs --previous says why"
+
+
+LAST = "test_a_token_that_nobody_revokes_or_renews_is_refused_when_its_time_is_over"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A token lives for eleven minutes: what looks at its end comes after all other tests, of whatever directory."""
+    items.sort(key=lambda item: item.name == LAST)
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A token that is left alone, of an account that stays, with rights that stay."""
+
+    credential: Caller
+    account: str
+    reads: str
+    made: float
+    """By this machine's steady clock."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def abandoned(api: Api) -> AsyncIterator[Abandoned]:
+    """Asked for as the operator asks, when the first of these tests begins.
+
+    Its account is not where those of grants are: the operator that runs would sweep it, and then not time would end it.
+    """
+    home, name = "/api/v1/namespaces/elsewhere", unique("abandoned")
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/elsewhere"
+    meta, account, reads = {"name": name}, f"{home}/serviceaccounts/{name}", f"{home}/configmaps/any"
+    await api.ensured("/api/v1/namespaces", {"metadata": {"name": "elsewhere"}})
+    await api.made(f"{home}/serviceaccounts", {"metadata": meta})
+    rule = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
+    await api.made(f"{rbac}/roles", {"metadata": meta, "rules": [rule]})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": "elsewhere"}
+    await api.made(f"{rbac}/rolebindings", {"metadata": meta, "roleRef": role, "subjects": [subject]})
+    credential = await api.token("elsewhere", name, seconds=int(TOKEN_TTL.total_seconds()))
+    made = time.monotonic()
+
+    async def works() -> bool:
+        return (await api.get(reads, by=credential))[0] == 404  # there is no such ConfigMap
+
+    await until(works, "the token that is to be left alone to work")
+    yield Abandoned(credential, account, reads, made)
+    for path in (f"{rbac}/rolebindings/{name}", f"{rbac}/roles/{name}", account):
+        await api.delete(path)
 
 
 @pytest.fixture

@@ -75,6 +75,8 @@ async def test_time_ends_a_grant(agent: Agent) -> None:
     credential = await agent.credential()
     assert (await agent.finished(name))["reason"] == "TTLReached"
     assert await agent.dead(credential) < 1
+    await agent.nothing_left()
+    assert await agent.traces(credential) == []
     await told(agent, name, "TTLReached")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.api import SYSTEM, Api, Json, merged, unique, until
+from tests.cluster.api import GRANTS, SYSTEM, Api, Json, merged, unique, until
 from tests.cluster.audit_log import operators
 from tests.cluster.local.cluster import Cluster
 from tests.cluster.replicas import leader, process
@@ -92,9 +93,43 @@ async def test_a_leader_that_is_told_to_stop_lets_the_other_lead_at_once(pair: A
     await agent.granted()
 
 
+@pytest.fixture
+async def three(pair: Api, install: Callable[[Json], None]) -> AsyncIterator[Api]:
+    """Three replicas; two again afterwards."""
+    await asyncio.to_thread(install, merged(OPERATED, {"replicas": 3}))
+    yield pair
+    await asyncio.to_thread(install, merged(OPERATED, {"replicas": 2}))
+    await pair.gone(f"{PODS}/valetkey-2")
+
+
+async def test_of_three_replicas_one_leads_and_when_it_goes_one_other(
+    three: Api, cluster: Cluster, agent: Agent
+) -> None:
+    before, uid = await leader(three)
+    _, found = await three.get(f"{PODS}?labelSelector=app.kubernetes.io/name=valetkey")
+    replicas = {body["metadata"]["uid"]: body["metadata"]["name"] for body in found["items"]}
+    assert sorted(replicas.values()) == ["valetkey-0", "valetkey-1", "valetkey-2"]
+    assert replicas[uid] == before
+    await three.delete(f"{PODS}/{before}")
+
+    async def followed() -> bool:
+        return (await leader(three))[1] in replicas.keys() - {uid}
+
+    await until(followed, "another of the three to lead", seconds=4)
+    now, since = (await leader(three))[1], datetime.now(UTC)
+    name = await agent.granted()
+    await agent.report(name)
+    await agent.finished(name)
+    assert (await leader(three))[1] == now
+    if cluster.audit_log is not None:
+        writers = {pod: await asyncio.to_thread(written, cluster.audit_log, pod, since) for pod in replicas}
+        assert [pod for pod, writes in writers.items() if writes] == [now], "one of them has done all of it"
+
+
 async def test_a_leader_that_was_stopped_amid_work_and_wakes_up_writes_nothing(
     pair: Api, cluster: Cluster, agent: Agent
 ) -> None:
+    began = datetime.now(UTC)
     first = await agent.granted(spec={"ttl": "5m"})
     credential = await agent.credential()
     before, uid = await leader(pair)
@@ -114,19 +149,35 @@ async def test_a_leader_that_was_stopped_amid_work_and_wakes_up_writes_nothing(
             assert sum(done.values()) > amid
         finally:
             os.kill(stopped, signal.SIGCONT)
+            awake = time.monotonic()
 
         async def gone() -> bool:
             return not runs(stopped)
 
         await until(gone, "the old leader to end itself", seconds=20)
-        await asyncio.sleep(2)
+        await no_orphans(pair, seconds=max(0.5, awake + 5 - time.monotonic()))
+        await asyncio.sleep(2)  # whatever else it had on its way has come in
     assert all(done.values())
     assert (await leader(pair))[1] != uid
     assert await agent.may(held)
     assert await credentials(pair, second) == [f"valetkey-{(await latest(agent))['spec']['request']['uid']}"]
     assert (await latest(agent))["metadata"]["name"] == second
     if cluster.audit_log is not None:
+        assert await asyncio.to_thread(written, cluster.audit_log, uid, began), "the audit log has what it wrote before"
         assert await asyncio.to_thread(written, cluster.audit_log, uid, followed) == []
+
+
+async def no_orphans(api: Api, *, seconds: float) -> None:
+    """Waits until every account of grants belongs to a TaskGrant."""
+
+    async def swept() -> bool:
+        _, accounts = await api.get(f"/api/v1/namespaces/{GRANTS}/serviceaccounts?labelSelector=valetkey.dev/request")
+        # After the accounts: a grant is there before its account, and goes after it.
+        _, grants = await api.get(f"{OURS}/taskgrants")
+        known = {body["metadata"]["labels"]["valetkey.dev/request"] for body in grants["items"]}
+        return {body["metadata"]["labels"]["valetkey.dev/request"] for body in accounts["items"]} <= known
+
+    await until(swept, "every account to belong to a TaskGrant", seconds=seconds)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop"
 ACCOUNTS = f"/api/v1/namespaces/{GRANTS}/serviceaccounts"
 
 
-async def test_what_a_dead_operator_left_behind_is_removed(agent: Agent) -> None:
+async def test_what_looks_like_a_grants_and_belongs_to_none_is_removed(agent: Agent) -> None:
     name = await agent.granted(spec={"ttl": "5m"})
     credential = await agent.credential()
     uid = str(uuid.uuid4())

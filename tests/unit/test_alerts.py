@@ -96,6 +96,7 @@ def test_an_alert_says_in_words_what_is_and_what_to_do(rule: dict[str, Any]) -> 
     assert all(told.values())
     assert len(told["summary"]) <= 100
     for text in told.values():
+        assert "operator's log" not in text, "what kubectl logs shows is its output; the log is the record"
         assert set(re.findall(r"\{\{ (\S+)", text)) <= {"$value", "$labels.reason"}
 
 

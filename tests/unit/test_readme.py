@@ -72,6 +72,27 @@ def test_every_end_is_in_the_table() -> None:
     assert {end for end in ends if end not in section} == never_granted
 
 
+def test_every_end_of_the_table_is_one_that_a_test_brings_about() -> None:
+    table = README.split("| Reason | When |")[1].split("\n\n")[0]
+    rows = [row.split(" | ")[0].strip("| ") for row in table.splitlines()[2:]]
+    assert len(rows) > 5
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "e2e").glob("test_*.py"))
+    assert {reason for row in rows for reason in row.split(", ") if f'"{reason}"' not in tests} == set()
+
+
+def test_every_promise_names_its_tests_and_nothing_else() -> None:
+    """That each of them exists, tests/unit/test_threats.py holds."""
+    table = README.split("| Promise | Test |\n|---|---|\n")[1].split("\n\n")[0]
+    assert len(table.splitlines()) > 20
+    for row in table.splitlines():
+        promise, tests = row.strip("| ").split(" | ")
+        assert promise
+        assert re.fullmatch(r"(`tests/[\w/]+\.py::\w+` ?)+", tests), row
+
+
 def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        path, _, heading = target.partition("#")
+        assert (ROOT / path).exists(), target
+        headings = {line.lstrip("# ").lower().replace(" ", "-") for line in (ROOT / path).read_text().splitlines()}
+        assert not heading or heading in headings, target

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal, Protocol
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from valetkey.controller.cache import Cache
 from valetkey.controller.metrics import Metrics
+from valetkey.controller.pace import Agent, Allowance, Pace, Tally, daily
 from valetkey.controller.queue import Key
 from valetkey.delivery.secret import SecretDelivery
+from valetkey.errors import UnavailableError
 from valetkey.issuers.base import Issuer
 from valetkey.kinds.accessrequest import AccessRequest, RequestStatus
 from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import Order, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
+from valetkey.reasons import Reason
+
+_logger = logging.getLogger(__name__)
+
+ANSWERS_WITHIN: Final = timedelta(seconds=60)
+"""How long one call of an issuer may take; a backend that hangs is not to hold a worker for ever."""
+T = TypeVar("T")
 
 
 class Record(Protocol):
@@ -59,11 +70,45 @@ class Backends:
     events: Announce
     metrics: Metrics
     clock: Callable[[], datetime]
+    pace: Pace = field(default_factory=Pace)
+    tally: Tally = field(default_factory=Tally)
+    daily_log: Allowance = field(default_factory=lambda: daily(64 << 10))
+    """KiB of the log that what one account asks may fill."""
 
     def issuer(self, order: Order) -> Issuer:
         """The issuer of the one member that the order's access has."""
         (member,) = order.access.model_fields_set
         return self.issuers[member]
+
+    def request_of(self, grant: TaskGrant) -> AccessRequest | None:
+        """The request that a grant was opened for; None where it is gone, or another has its name."""
+        request = self.cache.requests.get(Key.of(grant.metadata))
+        return request if request is not None and request.metadata.uid == grant.spec.request.uid else None
+
+    async def write_regardless(self, reason: str, **fields: Any) -> None:
+        """Puts a record of what goes on all the same on disk; where it cannot be, the operator's own output says so."""
+        try:
+            await self.log.write(reason, **fields)
+        except UnavailableError as error:
+            _logger.error("%s %s: not in the log: %s", reason, fields, error.message)
+
+    def slowed(self, request: AccessRequest) -> bool:
+        """Whether the account that asks is refused in a loop."""
+        return self.pace.slowed(Agent.of(request), self.clock())
+
+    async def count_refusal(self, request: AccessRequest, reason: str, message: str) -> None:
+        """Counts a refusal of an account that is refused in a loop."""
+        rest = f"were refused, too many for a record of each; the last: {reason}: {message[:500]}"
+        await self.count("RequestsRefused", request, rest)
+
+    async def count(self, what: str, request: AccessRequest, rest: str) -> None:
+        """Counts what is too much for a record of each; the log and an Event say how many, once a minute."""
+        agent = Agent.of(request)
+        number = self.tally.add(what, agent, self.clock())
+        if number is not None:
+            message = f"{number} requests of ServiceAccount {agent.account} {rest}"
+            self.events.post("AccessRequest", request.metadata, what, message, severity="Warning")
+            await self.log.write(what, **about(request), message=message)
 
     async def write_request_status(self, request: AccessRequest, status: RequestStatus) -> None:
         """Shows a status on the request; one that is gone is forgotten. Raises ApiError."""
@@ -77,7 +122,7 @@ class Backends:
         except ApiError as error:
             if not (error.not_found or (error.conflict and await self._replaced(path, metadata.uid))):
                 raise
-            self.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+            self.cache.requests.remove(Key.of(metadata), metadata.uid)
         else:
             self.cache.requests.put(AccessRequest.model_validate(written))
 
@@ -86,7 +131,7 @@ class Backends:
         metadata = request.metadata
         path = paths.item("AccessRequest", metadata.namespace, metadata.name)
         await self.api.delete(path, uid=metadata.uid)
-        self.cache.requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+        self.cache.requests.remove(Key.of(metadata), metadata.uid)
 
     async def _replaced(self, path: str, uid: str) -> bool:
         """Whether another object, or none, is under that name now."""
@@ -138,3 +183,13 @@ def about_grant(grant: TaskGrant) -> dict[str, Any]:
         "decision": order.decision,
         "credential_id": grant.status.credential.id if grant.status.credential else None,
     }
+
+
+async def in_time(work: Awaitable[T], otherwise: Reason) -> T:
+    """What a call of an issuer gives; raises UnavailableError for that reason where it takes too long."""
+    try:
+        async with asyncio.timeout(ANSWERS_WITHIN.total_seconds()):
+            return await work
+    except TimeoutError as error:
+        message = f"its backend did not answer within {ANSWERS_WITHIN.total_seconds():.0f} s; it is tried again"
+        raise UnavailableError(otherwise, message) from error

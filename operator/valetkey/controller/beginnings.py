@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
+
+import orjson
 
 from valetkey import identity
 from valetkey.controller import status
-from valetkey.controller.backends import Backends, about, about_grant
+from valetkey.controller.backends import Backends, about, about_grant, in_time
 from valetkey.controller.grant import ends
+from valetkey.controller.pace import Agent
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Decide, Deliver, Identify, Issue, Open, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
@@ -18,7 +23,7 @@ from valetkey.controller.views import Views
 from valetkey.delivery import secret as secret_delivery
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER
+from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER, format_duration
 from valetkey.kinds.taskgrant import (
     GrantDelivery,
     GrantSpec,
@@ -40,6 +45,8 @@ MARGIN: Final = timedelta(seconds=3)
 """How long guards must have stood before a request: a new policy is enforced up to a second after its creation."""
 SOON: Final = timedelta(seconds=1)
 AT_ONCE: Final = timedelta(milliseconds=50)
+_REST_OF_A_GRANT: Final = 4
+"""KiB of the log that follow a decision until all is over."""
 
 
 class Beginnings:
@@ -69,31 +76,21 @@ class Beginnings:
         """Asks policy; what it said is written down with all that it read, before anything follows from it."""
         request, secret = step.request, step.secret.name
         self._backends.log.demand_room()
-        key = Key(request.metadata.namespace, request.metadata.name)
+        self._refuse_more_than_a_days_log(request)
+        key = Key.of(request.metadata)
         self._refuse_taken_secret(key, secret)
         decision, facts, rehearsed = self._views.decide(key, request, step.identity, secret, self._backends.clock())
         self._backends.metrics.decided(decision)
         decision_id = secrets.token_hex(8)
         read = {"asked": request.spec.to_api(), "facts": facts} | ({"audit": rehearsed} if rehearsed else {})
-        if isinstance(decision, Approved):
-            reason, policy = Reason.POLICY_MATCHED, decision.policy.name
-            await self._backends.log.write(
-                reason,
-                **about(request),
-                decision=decision_id,
-                policy=policy,
-                **read,
-                message=f"entry {decision.entry}",
-            )
-        elif isinstance(decision, Denied):
-            await self._backends.log.write(
-                decision.denial.reason,
-                **about(request),
-                decision=decision_id,
-                policy=decision.policy,
-                **read,
-                message=decision.denial.message,
-            )
+        record = partial(self._write_down, request, read, decision=decision_id)
+        match decision:
+            case Approved(policy=policy, entry=entry):
+                await record(reason=Reason.POLICY_MATCHED, policy=policy.name, message=f"entry {entry}")
+            case Denied(denial=denial) if self._backends.slowed(request):
+                await self._backends.count_refusal(request, denial.reason, denial.message)
+            case Denied(denial=denial, policy=name):
+                await record(reason=denial.reason, policy=name, message=denial.message)
         return learnt(progress, decision=decision, decision_id=decision_id)
 
     async def open(self, step: Open, progress: Progress) -> Progress:
@@ -148,12 +145,13 @@ class Beginnings:
             Reason.ISSUE_PENDING, **about_grant(grant), message="renewal" if step.renewal else grant.spec.order.line
         )
         if step.renewal:
-            request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
+            request = backends.request_of(grant)
             if request is not None:
                 await self._verify_again(request)
-            credential = await issuer.renew(grant.spec.order, grant.spec.plan)
+            made = issuer.renew(grant.spec.order, grant.spec.plan)
         else:
-            credential = await issuer.issue(grant.spec.order, grant.spec.plan)
+            made = issuer.issue(grant.spec.order, grant.spec.plan)
+        credential = await in_time(made, Reason.BACKEND_UNAVAILABLE)
         return learnt(progress, credential=credential)
 
     async def deliver(self, step: Deliver, progress: Progress) -> Progress:
@@ -165,9 +163,7 @@ class Beginnings:
         )
         placed = await backends.delivery.place(grant, credential)
         made = credential.made or tuple(entry for entry in grant.status.made if entry.kind != "Secret")
-        request = backends.cache.requests.get(Key(grant.metadata.namespace, grant.metadata.name))
-        if request is not None and request.metadata.uid != grant.spec.request.uid:
-            request = None  # another of the same name
+        request = backends.request_of(grant)
         now, work = backends.clock(), []
         if request is not None:
             overrun = backends.issuer(grant.spec.order).overrun
@@ -198,9 +194,29 @@ class Beginnings:
         guards = self._surroundings.guards_in_force(self._backends.clock())
         if guards.since is None:
             raise NotReadyError(
-                Reason.GUARDS_MISSING, f"guards are not in force: {'; '.join(guards.wrong)}", after=SOON
+                Reason.GUARDS_MISSING,
+                f"guards are not in force: {'; '.join(guards.wrong)}; what was asked meanwhile is to be created again",
+                after=SOON,
             )
         return guards.since
+
+    async def _write_down(self, request: AccessRequest, read: Json, *, reason: str, **more: str | None) -> None:
+        """Records a decision with all that it read."""
+        backends = self._backends
+        kib = _REST_OF_A_GRANT + len(orjson.dumps(read)) // 1024
+        backends.daily_log.spend(Agent.of(request), backends.clock(), kib)
+        await backends.log.write(reason, **about(request), **more, **read)
+
+    def _refuse_more_than_a_days_log(self, request: AccessRequest) -> None:
+        agent = Agent.of(request)
+        short = self._backends.daily_log.short_for(agent, self._backends.clock())
+        if short > timedelta():
+            again = format_duration(timedelta(seconds=math.ceil(short.total_seconds())))
+            raise InvalidError(
+                Reason.LIMIT_REACHED,
+                f"what ServiceAccount {agent.account} asks has filled as much of valetkey's log as one account may in "
+                f"a day (limits.dailyLog); ask again in {again}",
+            )
 
     def _refuse_taken_secret(self, key: Key, secret: str) -> None:
         there = self._views.holder(key, secret)
@@ -208,7 +224,12 @@ class Beginnings:
             return
         now = self._backends.clock()
         if ends(self._views.of(there, Progress(), now), now):
-            raise NotReadyError(Reason.PREVIOUS_GRANT_ENDING, f"{there.name} is leaving Secret {secret}", after=AT_ONCE)
+            raise NotReadyError(
+                Reason.PREVIOUS_GRANT_ENDING,
+                f"Secret {secret} still holds the credential of {there.name}, which is being taken away; then it is "
+                "this one's turn",
+                after=AT_ONCE,
+            )
         raise InvalidError(
             Reason.DELIVERY_CONFLICT,
             f"Secret {secret} holds the credential of {there.name}; "
@@ -229,7 +250,7 @@ class Beginnings:
         except ApiError as error:
             if not error.not_found:
                 raise
-            requests.remove(Key(metadata.namespace, metadata.name), metadata.uid)
+            requests.remove(Key.of(metadata), metadata.uid)
         else:
             requests.put(AccessRequest.model_validate(body))
 

@@ -62,7 +62,7 @@ class Requests(Objects[AccessRequest, RequestNote]):
 
     def put(self, body: AccessRequest) -> bool:
         """Takes in what was read; gives whether it is news."""
-        before = self.note(Key(body.metadata.namespace, body.metadata.name))
+        before = self.note(Key.of(body.metadata))
         news = super().put(body)
         if news:
             if before is not None and before.uid != body.metadata.uid:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final, Literal
 
+from valetkey.audit import history
 from valetkey.controller import status
-from valetkey.controller.backends import Backends, about_grant
+from valetkey.controller.backends import Backends, about_grant, in_time
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import End, LetGo, Progress, Remove, Revoke, learnt
-from valetkey.errors import UnavailableError
 from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import GrantEnd, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import both
 from valetkey.kube.pods import parse
-from valetkey.reasons import Reason, place_of
-
-_logger = logging.getLogger(__name__)
+from valetkey.reasons import Reason, place_of, word
 
 TRIES: Final = 8
-"""After so many, some 13 s, a revocation is said to have failed; it is tried again for ever all the same."""
+"""After so many, some 6 s, a revocation is said to have failed; it is tried again for ever all the same."""
 _SEVERITIES: Final[dict[Reason, Literal["Normal", "Warning"]]] = {
     Reason.POLICY_CHANGED: "Warning",
     Reason.DELIVERY_FAILED: "Warning",
@@ -43,7 +40,7 @@ class Endings:
     async def end(self, step: End, progress: Progress) -> Progress:
         """Writes why, once, then deletes the grant; revocation is its finalizer."""
         grant, backends = step.grant, self._backends
-        key = Key(grant.metadata.namespace, grant.metadata.name)
+        key = Key.of(grant.metadata)
         if grant.status.end is None:
             reason, message = await self._checked(step)
             end = GrantEnd(reason=reason, message=message[:2048], at=backends.clock())
@@ -70,34 +67,32 @@ class Endings:
         return progress
 
     async def deny(self, grant: TaskGrant) -> bool:
-        """Takes away what a grant is authorized by and leaves the rest to its revocation; False where that was done."""
+        """Takes away what a grant is authorized by and leaves the rest to its revocation; False where it was tried."""
         if grant.metadata.uid in self._denied:
             return False
-        await self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
-        self._denied.add(grant.metadata.uid)
+        self._denied.add(grant.metadata.uid)  # once: what cannot be denied is revoked, account and all
+        denied = self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
+        await in_time(denied, Reason.REVOCATION_PENDING)
         return True
 
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
         grant, backends = step.grant, self._backends
-        proof, _ = await both(
-            backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made), self._take_away(grant)
-        )
+        unmade = backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made)
+        proof, _ = await both(in_time(unmade, Reason.REVOCATION_PENDING), self._take_away(grant))
         return learnt(progress, proof=proof)
 
     async def let_go(self, step: LetGo, progress: Progress) -> Progress:
         """Says on the request that it is over, then lets the grant's object go."""
         grant, backends = step.grant, self._backends
-        key = Key(grant.metadata.namespace, grant.metadata.name)
+        key = Key.of(grant.metadata)
         assert grant.status.end is not None
-        reason, message = Reason(grant.status.end.reason), grant.status.end.message
+        reason, message = word(grant.status.end.reason) or Reason.GRANT_DELETED, grant.status.end.message
         took = (backends.clock() - grant.status.end.at).total_seconds()
-        await self._write_down("CredentialRevoked", grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
+        await self._write_down(history.REVOKED, grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
         self._failed.discard(grant.metadata.uid)
         self._denied.discard(grant.metadata.uid)
-        request = backends.cache.requests.get(key)
-        if request is not None and request.metadata.uid != grant.spec.request.uid:
-            request = None  # another of the same name
+        request = backends.request_of(grant)
         if request is not None:
             await backends.write_request_status(request, status.of_ended(request, reason, message, backends.clock()))
         if key in backends.cache.vanished:
@@ -127,9 +122,8 @@ class Endings:
     async def show_failure(self, grant: TaskGrant, reason: Reason, message: str, *, tries: int) -> None:
         """Shows on a grant why it is held up, once for each reason; and on its request that the end has begun."""
         backends, now = self._backends, self._backends.clock()
-        key = Key(grant.metadata.namespace, grant.metadata.name)
-        request = backends.cache.requests.get(key)
-        ours = request is not None and request.metadata.uid == grant.spec.request.uid
+        key = Key.of(grant.metadata)
+        request = backends.request_of(grant)
         if grant.status.end is not None:
             reason = await self._pending_or_failed(grant, message, tries)
         elif place_of(reason)[0] != "TaskGrant":  # what no request may be decided by holds up an issue too
@@ -140,7 +134,7 @@ class Endings:
                 backends.cache.vanished[key] = grant.model_copy(update={"status": shown})
             else:
                 await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
-        if request is not None and ours and grant.status.end is not None and not status.shows_end(request):
+        if request is not None and grant.status.end is not None and not status.shows_end(request):
             await backends.write_request_status(request, status.of_ending_request(request, now))
 
     async def remove(self, step: Remove, progress: Progress) -> Progress:
@@ -156,8 +150,8 @@ class Endings:
         try:
             pod = parse(await self._backends.api.get(paths.item("Pod", subject.namespace, subject.pod_name)))
         except ApiError as error:
-            if not error.not_found:
-                raise
+            if not error.not_found:  # no end waits for the wording of its reason
+                return step.reason, step.message
         else:
             if pod.uid == subject.pod_uid and not pod.terminating:
                 return step.reason, step.message
@@ -173,7 +167,7 @@ class Endings:
     async def _read_again(self, grant: TaskGrant, progress: Progress) -> Progress:
         """Somebody changed or removed the grant since it was read."""
         cache, metadata = self._backends.cache, grant.metadata
-        key = Key(metadata.namespace, metadata.name)
+        key = Key.of(metadata)
         try:
             body = await self._backends.api.get(paths.item("TaskGrant", metadata.namespace, metadata.name))
         except ApiError as error:
@@ -205,9 +199,4 @@ class Endings:
         return failed
 
     async def _write_down(self, reason: str, grant: TaskGrant, message: str, **more: Any) -> None:
-        """Records an ending; one that cannot be recorded goes on regardless."""
-        fields: dict[str, Any] = about_grant(grant) | more
-        try:
-            await self._backends.log.write(reason, **fields, message=message)
-        except UnavailableError as error:
-            _logger.error("%s %s: not in the log: %s", reason, fields["request"], error.message)
+        await self._backends.write_regardless(reason, **(about_grant(grant) | more), message=message)

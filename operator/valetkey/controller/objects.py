@@ -135,7 +135,7 @@ class Objects(Generic[T, N]):
 
     def put(self, body: T) -> bool:
         """Takes in what was read; gives whether it is news."""
-        key, note = Key(body.metadata.namespace, body.metadata.name), self._note(body)
+        key, note = Key.of(body.metadata), self._note(body)
         known = self._notes.get(key)
         if note.uid in self._dead:
             return False

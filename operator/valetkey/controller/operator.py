@@ -23,6 +23,7 @@ from valetkey.controller.endings import Endings
 from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
 from valetkey.controller.metrics import Metrics, Now
+from valetkey.controller.pace import daily
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
@@ -69,7 +70,7 @@ class Operator:
         self._leadership = leadership
         self._leads = False
         self._health = Health(settings.run_directory)
-        self._queue = Queue(clock=clock)
+        self._queue = Queue(clock=clock, share=max(1, settings.workers // 4))
         clock.corrected = self._surroundings_changed
         self._cache = Cache()
         self._surroundings = Surroundings(
@@ -81,7 +82,7 @@ class Operator:
             clock=clock,
             answered=self._answered,
         )
-        self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads)
+        self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads, forced=self._note_forced)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
         self._log = Log(
             settings.log_directory, writer=instance, cluster=settings.cluster, clock=clock, keep=settings.log_keep
@@ -124,6 +125,7 @@ class Operator:
             events=self._events,
             metrics=self._metrics,
             clock=clock,
+            daily_log=daily(settings.limits_daily_log << 10),
         )
         self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
         self._sweep = Sweep(backends, every=settings.sweep_every)
@@ -214,15 +216,17 @@ class Operator:
     def on_grant(self, body: Json, *, deleted: bool) -> None:
         """A TaskGrant was made, changed or deleted."""
         if deleted:
+            self._intake.let_go_by_force(body)
             self._intake.grant_gone(_key(body), body["metadata"]["uid"])
-            forced_by = body["metadata"].get("annotations", {}).get(FORCED_BY)
-            if forced_by is not None:
-                because = body["metadata"]["annotations"].get(FORCED_BECAUSE, "")
-                self._log.note("RevocationForced", **_about_gone(body), by=forced_by, message=because)
-            elif not self._leads:
-                self._log.note("GrantGone", **_about_gone(body))
+            if not self._leads and FORCED_BY not in body["metadata"].get("annotations", {}):
+                self._log.note(history.GONE, **_about_gone(body))
         else:
             self._intake.grant(body)
+
+    def _note_forced(self, body: Json) -> None:
+        annotations = body["metadata"]["annotations"]
+        by, because = annotations[FORCED_BY], annotations.get(FORCED_BECAUSE, "")
+        self._log.note("RevocationForced", **_about_gone(body), by=by, message=because)
 
     def on_pod(self, body: Json, *, deleted: bool) -> None:
         """A pod of an agent was made, changed or deleted."""

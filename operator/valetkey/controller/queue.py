@@ -9,10 +9,12 @@ import asyncio
 import heapq
 import random
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
+
+from valetkey.kinds.base import Metadata
 
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 30.0
@@ -24,6 +26,11 @@ class Key(NamedTuple):
 
     namespace: str
     name: str
+
+    @classmethod
+    def of(cls, metadata: Metadata) -> Key:
+        """The key of an object."""
+        return cls(metadata.namespace, metadata.name)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -49,10 +56,11 @@ class _Lane:
     def __bool__(self) -> bool:
         return bool(self._by_namespace)
 
-    def pop(self) -> Key | None:
-        if not self._by_namespace:
+    def pop(self, has_its_share: Callable[[str], bool] = lambda namespace: False) -> Key | None:
+        namespace = next((name for name in self._by_namespace if not has_its_share(name)), None)
+        if namespace is None:
             return None
-        namespace, keys = self._by_namespace.popitem(last=False)
+        keys = self._by_namespace.pop(namespace)
         key = keys.popleft()
         if keys:
             self._by_namespace[namespace] = keys
@@ -62,18 +70,24 @@ class _Lane:
 class Queue:
     """Hands keys to workers."""
 
-    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), share: int | None = None) -> None:
+        """`share` is how many beginnings of one namespace are worked on at once, where there is a limit."""
         self._clock = clock
+        self._share = share
+        self._begun: Counter[str] = Counter()
+        """Beginnings of each namespace that are being worked on."""
         self._endings, self._beginnings = _Lane(), _Lane()
         self._ready: dict[Key, tuple[bool, float]] = {}
         """Whether each key that waits is an ending, and since when it waits."""
-        self._active: set[Key] = set()
+        self._active: dict[Key, bool] = {}
+        """Whether each key that is being worked on was taken as an ending."""
         self._again: dict[Key, bool] = {}
         self._failures: dict[Key, int] = {}
         self._due: dict[Key, tuple[float, bool]] = {}
         self._heap: list[tuple[float, Key]] = []
         self._timer: asyncio.TimerHandle | None = None
-        # At least one for each key that is ready, of any kind and of the endings alone; one too many wakes for nothing.
+        # At least one for each key that is ready and may be taken, of any kind and of the endings alone; one too many
+        # wakes for nothing.
         self._any, self._ends = asyncio.Semaphore(0), asyncio.Semaphore(0)
         self._endings_taken = asyncio.Event()
         self._endings_taken.set()
@@ -84,11 +98,11 @@ class Queue:
             self._again[key] = ending or self._again.get(key, False)
         elif key not in self._ready:
             self._ready[key] = ending, time.monotonic()
-            self._any.release()
             if ending:
                 self._push_ending(key)
             else:
                 self._beginnings.push(key)
+                self._any.release()
         elif ending and not self._ready[key][0]:
             # It goes over to the endings; what it leaves in its old lane is passed over there.
             self._ready[key] = True, self._ready[key][1]
@@ -98,13 +112,18 @@ class Queue:
         """Makes a key ready at a time; a later call takes the place of an earlier one."""
         self._schedule(key, asyncio.get_running_loop().time() + (at - self._clock()).total_seconds(), ending)
 
-    def retry(self, key: Key, after: timedelta | None = None, *, ending: bool) -> None:
-        """Makes a key ready again after a failure: after the time that was asked for, else later each time."""
+    def retry(self, key: Key, after: timedelta | None = None, *, ending: bool, by: datetime | None = None) -> None:
+        """Makes a key ready again after a failure: after the time that was asked for, else later each time.
+
+        Never later than `by`, where that is yet to come: what is to be done then is not late for an earlier failure.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(_FIRST_RETRY * 2 ** min(failures, _DOUBLINGS), _LAST_RETRY) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
         if after is not None:
             delay = max(delay, after.total_seconds())
+        if by is not None and (left := (by - self._clock()).total_seconds()) > 0:
+            delay = min(delay, left)
         self._schedule(key, asyncio.get_running_loop().time() + delay, ending)
 
     def succeeded(self, key: Key) -> None:
@@ -150,12 +169,15 @@ class Queue:
             await (self._ends if endings_alone else self._any).acquire()
             key = self._pop_ending() or (None if endings_alone else self._next_beginning())
             if key is not None:
-                del self._ready[key]
-                self._active.add(key)
+                ending, _ = self._ready.pop(key)
+                self._active[key] = ending
+                if not ending:
+                    self._begun[key.namespace] += 1
                 return key
 
     def _push_ending(self, key: Key) -> None:
         self._endings.push(key)
+        self._any.release()
         self._ends.release()
         self._endings_taken.clear()
 
@@ -167,14 +189,21 @@ class Queue:
 
     def _next_beginning(self) -> Key | None:
         """Passes over what has gone over to the endings, or was taken as one."""
-        key = self._beginnings.pop()
+        key = self._beginnings.pop(self._has_its_share)
         while key is not None and self._ready.get(key, (True,))[0]:
-            key = self._beginnings.pop()
+            key = self._beginnings.pop(self._has_its_share)
         return key
+
+    def _has_its_share(self, namespace: str) -> bool:
+        return self._share is not None and self._begun[namespace] >= self._share
 
     def done(self, key: Key) -> None:
         """Says that a worker has finished with a key."""
-        self._active.discard(key)
+        if not self._active.pop(key, True):
+            self._begun[key.namespace] -= 1
+            if not self._begun[key.namespace]:
+                del self._begun[key.namespace]
+            self._any.release()
         ending = self._again.pop(key, None)
         if ending is not None:
             self.add(key, ending=ending)

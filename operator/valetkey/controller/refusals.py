@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about
+from valetkey.controller.pace import Agent
 from valetkey.controller.steps import Drop, Progress, Refuse
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
@@ -30,17 +29,11 @@ _UNASKED: Final = {
 }
 
 
-_EVERY: Final = timedelta(minutes=1)
-"""How often requests that are dropped go on record, for each ServiceAccount."""
-
-
 class Refusals:
     """Writes on requests why they get nothing."""
 
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
-        self._dropped: Counter[tuple[str, str]] = Counter()
-        self._said: dict[tuple[str, str], datetime] = {}
 
     async def refuse(self, step: Refuse, progress: Progress) -> Progress:
         """Finishes a request without a grant."""
@@ -56,10 +49,10 @@ class Refusals:
             case InvalidError(reason=reason, message=message):
                 _, condition, _ = place_of(reason)
                 finished = _FINISHED[condition]
-                await self._backends.log.write(reason, **about(request), message=message)
+                await self._write_down(request, reason, message)
             case Reason() as reason:
                 message, finished = _UNASKED[reason], reason
-                await self._backends.log.write(reason, **about(request), message=message)
+                await self._write_down(request, reason, message)
         kind, condition, _ = place_of(reason)
         says = [
             (Reason.ACCESS_NOT_GRANTED, message),
@@ -71,25 +64,28 @@ class Refusals:
             says.insert(0, (Reason.IDENTITY_VERIFIED, f"pod {progress.identity.pod_name}"))
         await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
         severity: Literal["Normal", "Warning"] = "Normal" if finished is Reason.TASK_RELEASED else "Warning"
-        self._backends.events.post("AccessRequest", request.metadata, reason, message, severity=severity)
+        if not self._backends.slowed(request):
+            self._backends.events.post("AccessRequest", request.metadata, reason, message, severity=severity)
+        self._backends.pace.refused(Agent.of(request), now)
         return progress
 
     async def drop(self, step: Drop, progress: Progress) -> Progress:
         """Deletes a request unread; the log and an Event say how many went so, once a minute."""
-        metadata, backends, now = step.request.metadata, self._backends, self._backends.clock()
-        await backends.remove_request(step.request)
-        backends.metrics.dropped()
-        agent = metadata.namespace, step.request.spec.requester.service_account
-        self._dropped[agent] += 1
-        if agent not in self._said or now - self._said[agent] >= _EVERY:
-            self._said[agent] = now
-            message = (
-                f"{self._dropped.pop(agent)} requests of ServiceAccount {agent[1]} were deleted unread, for it has"
-                " more than limits.requests; those that have ended count until historyTTL is over"
-            )
-            backends.events.post("AccessRequest", metadata, DROPPED, message, severity="Warning")
-            await backends.log.write(DROPPED, **about(step.request), message=message)
+        await self._backends.remove_request(step.request)
+        self._backends.metrics.dropped()
+        rest = (
+            "were deleted unread, for it has more than limits.requests; those that have ended count until historyTTL is"
+            " over"
+        )
+        await self._backends.count(DROPPED, step.request, rest)
         return progress
+
+    async def _write_down(self, request: AccessRequest, reason: Reason, message: str) -> None:
+        """Records a refusal; of an account that is refused in a loop, how many there were."""
+        if self._backends.slowed(request):
+            await self._backends.count_refusal(request, reason, message)
+        else:
+            await self._backends.log.write(reason, **about(request), message=message)
 
     async def wait(self, request: AccessRequest, reason: Reason, message: str) -> None:
         """Shows why a request waits, once for each reason."""

@@ -19,7 +19,6 @@ from valetkey.controller.backends import Backends
 from valetkey.controller.objects import Note
 from valetkey.controller.queue import Key
 from valetkey.controller.surroundings import AGAIN_AFTER
-from valetkey.errors import UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
@@ -29,6 +28,8 @@ from valetkey.reasons import Reason, word
 
 _AHEAD: Final = timedelta(seconds=10)
 """How far another replica's time may be ahead of ours."""
+_READ_WITHIN: Final = timedelta(seconds=60)
+"""A volume that hangs keeps nobody from leading: revocations wait for a leader."""
 _logger = logging.getLogger(__name__)
 
 
@@ -65,7 +66,9 @@ class Restored:
         at = None if past.restored is None or self._yet_to_come(past.restored) else past.restored
         if back:
             at = self._backends.clock()
-            await self._write_down(f"{len(back)} grants are there that had gone; what was made before ends")
+            message = f"{len(back)} grants are there that had gone; what was made before ends"
+            _logger.warning("%s: %s", history.RESTORED, message)
+            await self._backends.write_regardless(history.RESTORED, message=message)
         if at is not None:
             await self._leadership.say_restored(at)
             self._said(at)
@@ -92,9 +95,10 @@ class Restored:
         since = min(note.created for note in (*live, *asked))
         uids = {note.uid for note in (*live, *asked)}
         try:
-            return await asyncio.to_thread(history.past, self._log, uids, since=since)
-        except OSError as error:
-            _logger.error("what had ended cannot be read from the log: %s", error)
+            async with asyncio.timeout(_READ_WITHIN.total_seconds()):
+                return await asyncio.to_thread(history.past, self._log, uids, since=since)
+        except (OSError, TimeoutError) as error:
+            _logger.error("what had ended cannot be read from the log: %s", error or "it takes too long")
             return history.Past({}, None)
 
     async def _read(self, asked: Key) -> None:
@@ -106,10 +110,3 @@ class Restored:
                 raise
         else:
             self._backends.cache.requests.put(AccessRequest.model_validate(body))
-
-    async def _write_down(self, message: str) -> None:
-        _logger.warning("%s: %s", history.RESTORED, message)
-        try:
-            await self._backends.log.write(history.RESTORED, message=message)
-        except UnavailableError as error:
-            _logger.error("%s: not in the log: %s", history.RESTORED, error.message)

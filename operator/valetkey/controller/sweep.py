@@ -8,12 +8,13 @@ from datetime import timedelta
 from itertools import chain, islice, repeat
 from typing import Final
 
-from valetkey.controller.backends import Backends
-from valetkey.errors import AccessError, UnavailableError
+from valetkey.controller.backends import Backends, in_time
+from valetkey.errors import AccessError
 from valetkey.issuers.base import Found, Issuer
 from valetkey.kinds.base import REQUEST_LABEL
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError, RewoundError
+from valetkey.reasons import Reason
 
 AT_ONCE: Final = 16
 """Orphans removed side by side."""
@@ -83,17 +84,12 @@ class Sweep:
         try:
             if found not in told:
                 told.add(found)
-                await self._write_down("OrphanFound", found.owner, f"{what} belongs to no TaskGrant")
-            await issuer.unmake(found)
-            await self._write_down("OrphanRemoved", found.owner, f"{what}; proof: Absent")
+                message = f"{what} belongs to no TaskGrant"
+                await self._backends.write_regardless("OrphanFound", request_uid=found.owner, message=message)
+            proof = await in_time(issuer.unmake(found), Reason.REVOCATION_PENDING)
+            message = f"{what}; proof: {proof}"
+            await self._backends.write_regardless("OrphanRemoved", request_uid=found.owner, message=message)
         except AccessError as error:
             _logger.warning("sweep: %s: %s", what, error.message)
         else:
             _logger.warning("sweep: %s belonged to no TaskGrant and was removed", what)
-
-    async def _write_down(self, reason: str, owner: str, message: str) -> None:
-        """Records a removal; one that cannot be recorded goes on regardless."""
-        try:
-            await self._backends.log.write(reason, request_uid=owner, message=message)
-        except UnavailableError as error:
-            _logger.error("%s %s: not in the log: %s", reason, message, error.message)

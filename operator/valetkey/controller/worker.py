@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime
 from typing import assert_never
 
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.endings import Endings
 from valetkey.controller.grant import next_step
+from valetkey.controller.pace import Agent
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.refusals import Refusals
 from valetkey.controller.steps import (
@@ -34,6 +36,7 @@ from valetkey.controller.steps import (
 )
 from valetkey.controller.views import Views
 from valetkey.errors import AccessError, InvalidError, NotReadyError, UnavailableError
+from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import ApiError, RewoundError, unavailable
 from valetkey.policy.decide import Undecided
 from valetkey.reasons import Reason
@@ -70,20 +73,21 @@ class Worker:
             await asyncio.sleep(0)
             key = await self._queue.get(endings_alone=endings_alone)
             try:
-                await self.run(key)
+                await self.run(key, endings_alone=endings_alone)
             except RewoundError:
                 raise
             except Exception:
                 # A bug must not stop the others, nor make this key's revocation be forgotten.
                 _logger.exception("%s: unexpected", key)
                 self._backends.metrics.failed(None)
-                self._queue.retry(key, ending=True)
+                cache = self._backends.cache
+                self._queue.retry(key, ending=key in cache.grants or key in cache.vanished)
             finally:
                 self._views.release(key)
                 self._queue.done(key)
 
-    async def run(self, key: Key) -> None:
-        """Runs the steps of one key until there is nothing to do now."""
+    async def run(self, key: Key, *, endings_alone: bool = False) -> None:
+        """Runs the steps of one key until there is nothing to do now; with `endings_alone`, none of a beginning."""
         progress = Progress()
         while True:
             now = self._backends.clock()
@@ -96,9 +100,17 @@ class Worker:
                         self._queue.succeeded(key)
                         return self._queue.add_at(key, until, ending=ending)
                     case Forget():
+                        self._backends.pace.forget(key)
                         return self._queue.forget(key)
+                    case Identify(request=request) | Refuse(request=request) if progress == Progress() and (
+                        turn := self._backends.pace.turn(key, Agent.of(request), now)
+                    ):
+                        return self._queue.add_at(key, turn, ending=False)
                     case Hold(undecided=undecided):
-                        return await self._hold(key, undecided, ending)
+                        return await self._hold(key, undecided, view.grant)
+                    case Identify() | Decide() | Open() | Issue() | Deliver() if endings_alone:
+                        # A backend that hangs would hold every worker there is, and with them all revocations.
+                        return self._queue.add(key, ending=False)
                     case Revoke(grant=grant) if self._queue.more_end and await self._endings.deny(grant):
                         # Many end at once: all are denied before any is cleared up and proved.
                         return self._queue.add(key, ending=True)
@@ -110,7 +122,7 @@ class Worker:
                 self._backends.metrics.failed(error.reason)
                 progress = learnt(progress, failure=error)
             except (AccessError, ApiError) as error:
-                return await self._put_off(key, error, ending)
+                return await self._put_off(key, error, view.grant)
 
     async def _do(self, step: Step, progress: Progress) -> Progress:
         match step:
@@ -141,22 +153,22 @@ class Worker:
             case _:
                 assert_never(step)
 
-    async def _hold(self, key: Key, undecided: Undecided, ending: bool) -> None:
+    async def _hold(self, key: Key, undecided: Undecided, grant: TaskGrant | None) -> None:
         self._backends.metrics.failed(undecided.reason)
         await self._show(key, undecided.reason, undecided.message)
-        self._queue.retry(key, ending=ending)
+        self._queue.retry(key, ending=grant is not None, by=_time_is_up(grant))
 
-    async def _put_off(self, key: Key, error: AccessError | ApiError, ending: bool) -> None:
+    async def _put_off(self, key: Key, error: AccessError | ApiError, grant: TaskGrant | None) -> None:
         told = unavailable(error, Reason.BACKEND_UNAVAILABLE) if isinstance(error, ApiError) else error
         cause = error if isinstance(error, ApiError) else error.__cause__
         self._away |= isinstance(cause, ApiError) and cause.away
         if not (isinstance(error, ApiError) and error.conflict):  # that is another writer, and read again at once
             self._backends.metrics.failed(told.reason)
             await self._show(key, told.reason, told.message)
-        level = logging.WARNING if ending else logging.INFO
+        level = logging.WARNING if grant is not None else logging.INFO
         _logger.log(level, "%s: %s%s", key, error, f" ({error.__cause__})" if error.__cause__ else "")
         after = told.after if isinstance(told, NotReadyError | UnavailableError) else None
-        self._queue.retry(key, after, ending=ending)
+        self._queue.retry(key, after, ending=grant is not None, by=_time_is_up(grant))
 
     async def _show(self, key: Key, reason: Reason, message: str) -> None:
         cache = self._backends.cache
@@ -169,3 +181,8 @@ class Worker:
                 await self._refusals.wait(request, reason, message)
         except ApiError as error:
             _logger.info("%s: status not shown: %s", key, error)
+
+
+def _time_is_up(grant: TaskGrant | None) -> datetime | None:
+    """When a grant ends at the latest, though its next credential could not be made."""
+    return None if grant is None or grant.status.end is not None else grant.spec.order.not_after

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.taskgrant import MadeObject, Order, Plan
+
+Proof = Literal["Refused", "Absent"]
+"""How it is known that a credential is gone: it was tried and refused, or what it stands on is not there any more."""
 
 
 class Found(NamedTuple):
@@ -21,7 +24,8 @@ class Found(NamedTuple):
 class Issuer(Protocol):
     """Makes one kind of credential, and unmakes it.
 
-    Methods raise AccessError and nothing else; no message holds a secret.
+    Methods raise AccessError and nothing else; no message holds a secret. A call that takes longer than a minute is
+    cancelled, wherever it is, and made again: so each may find what an earlier one has left half done.
     """
 
     @property
@@ -47,10 +51,13 @@ class Issuer(Protocol):
         ...
 
     async def deny(self, plan: Plan, made: Sequence[MadeObject]) -> None:
-        """Takes away what authorizes, unproved, and leaves the rest to `revoke`: for when many end at once."""
+        """Takes away what authorizes, unproved, and leaves the rest to `revoke`: for when many end at once.
+
+        Does nothing where `revoke` is as quick.
+        """
         ...
 
-    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> str:
+    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
         """Unmakes whatever the plan names and gives the proof that it is gone; succeeds if nothing is there.
 
         `made` says with which uids; what it does not list is looked up by name.
@@ -61,6 +68,6 @@ class Issuer(Protocol):
         """Whatever is there and provably this issuer's own, what gives rights first."""
         ...
 
-    async def unmake(self, found: Found) -> None:
-        """Unmakes one such thing, and no other of its name, and proves that it is gone."""
+    async def unmake(self, found: Found) -> Proof:
+        """Unmakes one such thing, and no other of its name, and gives the proof that it is gone."""
         ...

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from valetkey.errors import InvalidError, NotReadyError
-from valetkey.issuers.base import Found
+from valetkey.issuers.base import Found, Proof
 from valetkey.issuers.kubeconfig import kubeconfig
 from valetkey.issuers.objects import Objects, refusal
 from valetkey.issuers.timer import timer
@@ -116,22 +116,16 @@ class KubernetesIssuer:
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
         bindings = [entry for entry in plan.kubernetes.objects if entry.kind in ("RoleBinding", "ClusterRoleBinding")]
-        try:
-            await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in bindings))
-        except ApiError as error:
-            raise unavailable(error, Reason.REVOCATION_PENDING) from error
+        await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in bindings))
 
-    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> str:
+    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
         """Deletes bindings, roles, account and timer side by side, then reads that each is gone."""
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
         objects = [*reversed(plan.kubernetes.objects), plan.kubernetes.account]
         objects += [plan.kubernetes.timer] if plan.kubernetes.timer is not None else []
-        try:
-            await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
-            await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in objects))
-        except ApiError as error:
-            raise unavailable(error, Reason.REVOCATION_PENDING) from error
+        await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
+        await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in objects))
         return "Absent"
 
     async def found(self) -> AsyncIterator[Found]:
@@ -148,15 +142,13 @@ class KubernetesIssuer:
         except ApiError as error:
             raise unavailable(error, Reason.BACKEND_UNAVAILABLE) from error
 
-    async def unmake(self, found: Found) -> None:
+    async def unmake(self, found: Found) -> Proof:
         """Deletes one object by its uid, then reads that it is gone."""
         owner, made = found
         entry = _planned(made.kind, made.namespace, made.name)
-        try:
-            await self._objects.remove(owner, entry, made.uid)
-            await self._objects.prove_absent(owner, entry, made.uid, alone=True)
-        except ApiError as error:
-            raise unavailable(error, Reason.REVOCATION_PENDING) from error
+        await self._objects.remove(owner, entry, made.uid)
+        await self._objects.prove_absent(owner, entry, made.uid, alone=True)
+        return "Absent"
 
     async def _account_and_token(self, order: Order, plan: KubernetesPlan) -> Credential:
         owner, timed = order.request_uid, None

@@ -21,7 +21,7 @@ _NAMES: Final = {"ServiceAccount": "valetkey-(t-)?{}", "Job": "valetkey-{}"}
 class Objects:
     """Makes and unmakes; `owner` is always the uid of the request that an object is for.
 
-    Making raises AccessError, unmaking ApiError and UnavailableError.
+    Both raise AccessError; `owned` raises ApiError.
     """
 
     def __init__(self, api: Api) -> None:
@@ -63,7 +63,7 @@ class Objects:
             except ApiError as error:
                 if not error.already_exists:
                     raise
-                await self.remove(owner, entry, None)
+                await self._delete(owner, entry, None)
                 found = await self._api.create(path, body)
         except ApiError as error:
             raise refusal(error, entry) from error
@@ -71,25 +71,23 @@ class Objects:
 
     async def remove(self, owner: str, entry: PlannedObject, uid: str | None) -> None:
         """Deletes an object, by the uid that was recorded or else the one that is found."""
-        uid = uid or await self._uid(owner, entry, None)
-        if uid is None:
-            return
         try:
-            await self._api.delete(paths.item(entry.kind, entry.namespace, entry.name), uid=uid)
+            await self._delete(owner, entry, uid)
         except ApiError as error:
-            # Another uid under that name: the proof looks at what it is.
-            if not (error.conflict or await self._gone_with_namespace(entry, error)):
-                raise
+            raise held_up(error, entry) from error
 
     async def prove_absent(self, owner: str, entry: PlannedObject, known: str | None, *, alone: bool = False) -> None:
         """Reads that an object is gone, or with `alone` the one of the `known` uid; raises UnavailableError if not."""
-        left = await self._uid(owner, entry, known)
-        if left is None or (alone and left != known):
-            return
         path = paths.item(entry.kind, entry.namespace, entry.name)
-        await self._api.delete(path, uid=left)
-        # Somebody's finalizer keeps it alive, and with it the rights: they end with the grant all the same.
-        await self._api.patch(path, {"metadata": {"uid": left, "finalizers": None}})
+        try:
+            left = await self._uid(owner, entry, known)
+            if left is None or (alone and left != known):
+                return
+            await self._api.delete(path, uid=left)
+            # Somebody's finalizer keeps it alive, and with it the rights: they end with the grant all the same.
+            await self._api.patch(path, {"metadata": {"uid": left, "finalizers": None}})
+        except ApiError as error:
+            raise held_up(error, entry) from error
         raise UnavailableError(Reason.REVOCATION_PENDING, f"{_where(entry)} is still there after its deletion")
 
     async def owned(self, kind: str, namespace: str | None = None) -> AsyncIterator[tuple[str, MadeObject]]:
@@ -125,6 +123,17 @@ class Objects:
                 # Gone in between: it is tried again.
                 raise (error if missing.not_found else missing) from error
 
+    async def _delete(self, owner: str, entry: PlannedObject, uid: str | None) -> None:
+        uid = uid or await self._uid(owner, entry, None)
+        if uid is None:
+            return
+        try:
+            await self._api.delete(paths.item(entry.kind, entry.namespace, entry.name), uid=uid)
+        except ApiError as error:
+            # Another uid under that name: the proof looks at what it is.
+            if not (error.conflict or await self._gone_with_namespace(entry, error)):
+                raise
+
     async def _uid(self, owner: str, entry: PlannedObject, known: str | None) -> str | None:
         """The uid of an object if it is the owner's: by its label or, where that was taken off, by the `known` uid."""
         try:
@@ -155,6 +164,13 @@ def refusal(error: ApiError, entry: PlannedObject) -> InvalidError | Unavailable
         # The API server's own words name the rights that the operator may not hand out; they hold no secret.
         return InvalidError(Reason.ORDER_INVALID, f"{_where(entry)} was refused: {error.message[:1000]}")
     return unavailable(error, Reason.BACKEND_UNAVAILABLE)
+
+
+def held_up(error: ApiError, entry: PlannedObject) -> UnavailableError:
+    """What it means that an object could not be taken away, with the API server's own words where it refused."""
+    told = unavailable(error, Reason.REVOCATION_PENDING)
+    words = f"; it says: {error.message[:1000]}" if error.refused else ""
+    return UnavailableError(Reason.REVOCATION_PENDING, f"{_where(entry)}: {told.message}{words}", after=told.after)
 
 
 def _body(owner: str, entry: PlannedObject) -> Json:

@@ -79,7 +79,7 @@ async def api_token(api: Api) -> Caller:
     return await api.token(SYSTEM, "valetkey")
 
 
-async def test_who_leads_changes_with_the_lease(api: Api, leads: Json) -> None:
+async def test_who_may_write_changes_with_the_leader(api: Api, leads: Json) -> None:
     await fenced(api, replica(1))
     change = {"spec": {"holderIdentity": "valetkey-1_uid-1"}}
     accepted(await api.patch(f"{LEADERS}/valetkey", change, by=replica(0)))

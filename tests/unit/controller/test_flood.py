@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from tests.cluster.api import until
+from tests.cluster.api import merged, until
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from valetkey.controller.queue import Key, Queue
 from valetkey.kinds.base import REVOKE_FINALIZER
+
+ACCOUNTS = "system:serviceaccount"
+FIXERS, OTHERS = ([{"name": "them", "namespace": name, "serviceAccount": "fixer"}] for name in ("shop", "web"))
 
 
 def a_world() -> World:
@@ -76,6 +79,30 @@ async def test_what_is_granted_or_has_ended_is_not_dropped_by_a_flood_that_comes
     assert REVOKE_FINALIZER in grant["metadata"]["finalizers"]
 
 
+async def test_a_loop_of_requests_that_are_denied_fills_neither_the_log_nor_the_others_time() -> None:
+    world, limit = a_world(), 5
+    deny = {"metadata": {"name": "no", "namespace": ""}, "spec": {"effect": "Deny", "subjects": FIXERS}}
+    world.add("AgentPolicy", deny)
+    world.add("Namespace", {"metadata": {"name": "web", "namespace": ""}})
+    world.add("AgentPolicy", merged(policy(15), {"metadata": {"name": "web"}, "spec": {"subjects": OTHERS}}))
+    process = Process(world, ("shop", "web"), limit_requests=limit)
+    for round_ in range(20):
+        flood(world, 10, first=10 * round_)  # whoever is denied asks again
+        if round_ == 10:
+            owner = world.add("Pod", merged(pod("other"), {"metadata": {"namespace": "web"}}))
+            asked = {"metadata": {"namespace": "web"}, "spec": {"requester": {"username": f"{ACCOUNTS}:web:fixer"}}}
+            world.add("AccessRequest", merged(request("r", owner, "2m", "valetkey-other-a", world.now), asked))
+        await process.watch()
+        await process.work()
+        if round_ == 10:
+            assert [body["metadata"]["namespace"] for body in world.of("TaskGrant")] == ["web"]
+        world.now += timedelta(seconds=30)
+    theirs = [record["reason"] for record in world.records if record["request"].startswith("shop/")]
+    assert theirs.count("PolicyDenied") == limit
+    assert theirs.count("RequestsDropped") <= 10, "once a minute"
+    assert len(theirs) <= limit + 10
+
+
 async def test_where_the_logs_volume_is_nearly_full_nothing_is_decided_and_what_ends_is_recorded() -> None:
     world = a_world()
     flood(world, 1)
@@ -99,7 +126,7 @@ async def test_where_the_logs_volume_is_nearly_full_nothing_is_decided_and_what_
 
 async def test_ten_thousand_looks_that_need_nothing_keep_nobody_from_running() -> None:
     process = Process(World(), queue=Queue())
-    looks, turns = 1000, 0
+    looks, turns = 10_000, 0
 
     async def renew() -> None:
         nonlocal turns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
 from valetkey.controller.endings import TRIES
+from valetkey.controller.surroundings import Surroundings
 from valetkey.kube.api import ApiError, Json
 
 
@@ -39,6 +41,15 @@ class Down(World):
         """Whether the end of a grant is written already: that write must get through."""
         name = path.removesuffix("/status").rpartition("/")[2]
         return "end" in self.objects["TaskGrant", "shop", name].get("status", {})
+
+
+class Refusing(Down):
+    """A world in which something refuses that bindings are deleted."""
+
+    async def delete(self, path: str, *, uid: str) -> Json:
+        if "/rolebindings/" in path:
+            raise ApiError(403, "Forbidden", "admission webhook says no")
+        return await super().delete(path, uid=uid)
 
 
 async def begun(world: Down | None = None) -> tuple[Down, Process]:
@@ -73,6 +84,18 @@ async def test_an_issue_that_fails_is_shown_on_its_grant_and_goes_through_later(
     await turn(process)
     assert condition(world, "AccessRequest", "Ready")["status"] == "True"
     assert condition(world, "TaskGrant", "Issued")["status"] == "True"
+
+
+async def test_what_holds_a_revocation_up_is_named_with_the_api_servers_own_words() -> None:
+    world, process = await begun(Refusing())
+    await turn(process)
+    world.change("AccessRequest", "shop", "r", {"spec": {"outcome": "Succeeded"}})
+    await turn(process)
+    (binding,) = world.of("RoleBinding")
+    held = condition(world, "TaskGrant", "Revoked")
+    assert held["reason"] == "RevocationPending"
+    assert f"RoleBinding shop/{binding['metadata']['name']}: the API server answered 403 Forbidden" in held["message"]
+    assert "webhook says no" in held["message"]
 
 
 async def test_a_revocation_that_fails_is_shown_and_goes_through_later() -> None:
@@ -145,6 +168,48 @@ async def test_what_waits_for_an_api_server_that_was_away_goes_on_as_soon_as_it_
     assert await asyncio.wait_for(process.queue.get(), 0.5) == ("shop", "r")
 
 
+class Away(World):
+    """A world that cannot be read for a time, and whose seconds pass where somebody rests."""
+
+    def __init__(self, away: float, back: float) -> None:
+        super().__init__()
+        self.away, self.back, self.seconds = away, back, 0.0
+        self.seen: list[float] = []
+        """When it was said to be there."""
+
+    async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        if self.away <= self.seconds < self.back:
+            raise ApiError(0, "NoAnswer", "away")
+        async for body in super().list(path, metadata_only=metadata_only, selector=selector):
+            yield body
+
+    async def rest(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self.seconds > self.back + 20:
+            raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("away", [0.0, 2.5, 4.9, 5.0, 6.0])
+@pytest.mark.parametrize("lasts", [0.5, 3.0, 17.0, 840.0])
+async def test_that_the_api_server_is_back_is_seen_within_five_seconds_of_its_return(
+    away: float, lasts: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Away(away, back := away + lasts)
+    monkeypatch.setattr(asyncio, "sleep", world.rest)
+    surroundings = Surroundings(
+        world,
+        expected=(),
+        schemas={},
+        cluster_roles=(),
+        changed=lambda: None,
+        clock=lambda: world.now,
+        answered=lambda: world.seen.append(world.seconds),
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await surroundings.keep_fresh()
+    assert min(at for at in world.seen if at >= back) - back <= 5
+
+
 async def test_one_that_is_refused_is_not_hurried_by_the_success_of_others() -> None:
     world, process = await begun()
     world.failing = "create"
@@ -199,3 +264,36 @@ async def test_a_failure_whose_condition_cannot_be_written_is_said_once_all_the_
     world.now += timedelta(minutes=2)
     await turn(process, TRIES + 5)
     assert said(world, "RevocationFailed") == (1, ["Warning"])
+
+
+class NoPods(Down):
+    """A world in which pods cannot be read."""
+
+    async def get(self, path: str) -> Json:
+        if "/pods/" in path and self.failing:
+            raise ApiError(403, "Forbidden", 'User "valetkey" cannot get resource "pods"')
+        return await super().get(path)
+
+
+async def test_no_end_waits_for_the_wording_of_its_reason() -> None:
+    world, process = await begun(NoPods())
+    await turn(process)
+    world.failing = "pods"
+    world.remove("AccessRequest", "shop", "r")
+    await turn(process, 3)
+    assert not world.of("TaskGrant")
+    assert not world.live_tokens()
+    assert "RequestDeleted" in [record["reason"] for record in world.records]
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["not deleted", "deleted by hand"])
+async def test_a_grant_that_ends_for_a_reason_of_another_version_ends(by_hand: bool) -> None:
+    world, process = await begun()
+    await turn(process)
+    end = {"reason": "OfAnotherVersion", "message": "", "at": world.now.isoformat()}
+    world.change("TaskGrant", "shop", "r", {"status": {"end": end}})
+    if by_hand:
+        world.remove("TaskGrant", "shop", "r")
+    await turn(process, 3)
+    assert not world.of("TaskGrant")
+    assert not world.live_tokens()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.cluster.api import until
 from valetkey.controller.queue import Key, Queue
 
 A, B, C = Key("shop", "a"), Key("shop", "b"), Key("web", "c")
@@ -311,3 +312,61 @@ async def test_every_key_that_is_ready_is_taken_whoever_takes() -> None:
         chosen = random.Random(seed)
         steps = [(chosen.randrange(6), chosen.random() < 0.4, chosen.random() < 0.3) for _ in range(60)]
         await _all_are_served(steps)
+
+
+async def test_a_namespace_has_no_more_beginnings_worked_on_at_once_than_its_share_and_endings_without_limit() -> None:
+    queue = Queue(share=2)
+    noisy = [Key("noisy", str(n)) for n in range(4)]
+    add(queue, [*noisy, C])
+    assert [await asyncio.wait_for(queue.get(), 1) for _ in range(3)] == [noisy[0], C, noisy[1]]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.05)
+    queue.add(noisy[2], ending=True)
+    assert await asyncio.wait_for(queue.get(), 1) == noisy[2]
+    queue.done(noisy[2])
+    queue.done(noisy[0])
+    assert await asyncio.wait_for(queue.get(), 1) == noisy[3]
+    queue.done(noisy[1])
+    queue.done(noisy[3])
+    assert await ready(queue) == []
+
+
+async def _shares_hold(chosen: random.Random) -> None:
+    queue = Queue(share=2)
+    keys = [Key(namespace, str(n)) for namespace in ("noisy", "quiet", "other") for n in range(12)]
+    held: dict[Key, bool] = {}
+    taken: set[Key] = set()
+
+    async def work() -> None:
+        while True:
+            key = await queue.get()
+            held[key] = key in beginnings
+            taken.add(key)
+            for namespace in {key.namespace for key in keys}:
+                assert sum(begun for key, begun in held.items() if key.namespace == namespace) <= 2
+            for _ in range(chosen.randrange(4)):
+                await asyncio.sleep(0)
+            del held[key]
+            queue.done(key)
+
+    beginnings = {key for key in keys if chosen.random() < 0.7}
+    chosen.shuffle(keys)
+    workers = [asyncio.create_task(work()) for _ in range(8)]
+    for key in keys:
+        queue.add(key, ending=key not in beginnings)
+        if chosen.random() < 0.3:
+            await asyncio.sleep(0)
+
+    async def all_are_taken() -> bool:
+        return taken == set(keys) or any(worker.done() for worker in workers)
+
+    await until(all_are_taken, "every key to be taken", seconds=5)
+    for worker in workers:
+        worker.cancel()
+    ends = await asyncio.gather(*workers, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
+
+
+async def test_with_shares_every_key_is_taken_and_no_share_is_exceeded() -> None:
+    for seed in range(50):
+        await _shares_hold(random.Random(seed))

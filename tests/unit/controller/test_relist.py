@@ -48,10 +48,12 @@ async def test_an_outcome_that_no_watch_told_of_is_found() -> None:
     assert not world.live_tokens()
 
 
-async def test_a_pod_that_went_unseen_ends_its_grant() -> None:
+@pytest.mark.parametrize(("kind", "name"), [("Pod", "one"), ("AccessRequest", "r")])
+async def test_a_pod_or_request_that_went_unseen_ends_its_grant(kind: str, name: str) -> None:
     world, process = begun("r")
     await turn(process)
-    del world.objects["Pod", "shop", "one"]
+    assert len(world.live_tokens()) == 1
+    del world.objects[kind, "shop", name]
     await process.relist.look("shop")
     await process.work()
     assert not world.live_tokens()

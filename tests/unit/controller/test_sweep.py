@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.api import until
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
+from valetkey.controller import sweep
 from valetkey.controller.sweep import Sweep
 from valetkey.errors import UnavailableError
 from valetkey.issuers.base import Found
@@ -198,6 +199,34 @@ async def test_a_surprise_in_one_sweep_ends_no_other() -> None:
     await until(swept, "the next sweep", seconds=5)
     sweeping.cancel()
     await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def test_what_an_earlier_leader_had_on_its_way_is_swept_soon_after_the_first_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweep, "SETTLES_AFTER", timedelta(milliseconds=20))
+    world, process = await granted()
+    before = set(world.objects)
+    late = Sweep(process.backends, every=timedelta(hours=1))
+    first, sweeping = asyncio.Event(), late.sweep
+
+    async def swept_once() -> None:
+        await sweeping()
+        first.set()
+
+    monkeypatch.setattr(late, "sweep", swept_once)
+    keeping = asyncio.create_task(late.keep_sweeping())
+    await first.wait()
+    orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+    orphan(world, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
+
+    async def gone() -> bool:
+        return set(world.objects) == before
+
+    await until(gone, "what came late to be swept", seconds=5)
+    assert reasons(world).count("OrphanRemoved") == 2
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
 
 
 @pytest.mark.parametrize("error", [ValueError("a surprise"), UnavailableError(Reason.BACKEND_UNAVAILABLE, "down")])
