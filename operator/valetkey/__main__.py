@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -12,7 +13,8 @@ def main() -> None:
     else:
         from valetkey.cli.app import app
 
-        app(prog_name="valetkey")
+        # On PATH as kubectl-valetkey it is a plugin: `kubectl valetkey …`.
+        app(prog_name="kubectl valetkey" if Path(sys.argv[0]).name == "kubectl-valetkey" else "valetkey")
 
 
 def operator(arguments: list[str]) -> None:
@@ -20,7 +22,6 @@ def operator(arguments: list[str]) -> None:
     import argparse
     import gc
     import os
-    from pathlib import Path
 
     from valetkey.controller.health import Health
     from valetkey.settings import Settings

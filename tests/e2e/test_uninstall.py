@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.cluster.api import GRANTS, SYSTEM, Api, Json, merged, unique, until
 from tests.cluster.conftest import Helm
@@ -21,6 +18,7 @@ from tests.cluster.replicas import leader
 from tests.cluster.world import World
 from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED
+from tests.e2e.people import command
 
 UNINSTALL = ("uninstall", "valetkey", "--namespace", SYSTEM, "--wait", "--timeout", "60s")
 KINDS = ("accessrequests", "agentpolicies", "leaders", "taskgrants")
@@ -146,18 +144,7 @@ async def person(operated: World, cluster: Cluster, tmp_path: Path) -> Callable[
         "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "on-call"}],
     }
     await operated.api.ensured(f"{RBAC}/namespaces/agents/rolebindings", binding)
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    for user in config["users"]:
-        user["user"]["as"] = "on-call"
-    file = tmp_path / "kubeconfig"
-    file.write_text(yaml.safe_dump(config))
-    valetkey = shutil.which("valetkey", path=f"{Path(sys.executable).parent}") or "valetkey"
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = cluster.environment | {"KUBECONFIG": str(file), "TERM": "dumb", "COLUMNS": "200"}
-        return subprocess.run([valetkey, *arguments], env=environment, capture_output=True, text=True, check=False)
-
-    return run
+    return command(cluster, tmp_path, "on-call")
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from valetkey.cli.lock import lock, unlock
 from valetkey.cli.log import log
 from valetkey.cli.revoke import revoke
 from valetkey.cli.uninstall import uninstall
@@ -14,6 +15,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(lock)
+app.command()(unlock)
 app.command()(log)
 app.command()(revoke)
 app.command(hidden=True)(uninstall)

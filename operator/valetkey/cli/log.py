@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from valetkey.audit import history
+from valetkey.cli.kubectl import Output
+from valetkey.cli.tables import show
 
 DIRECTORY = Path("/var/log/valetkey")
-
-
-class Output(StrEnum):
-    """How the records are shown."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 def log(
@@ -54,20 +46,9 @@ def log(
 
 
 def _table(records: list[history.Record]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("TIME", "REQUEST", "REASON", "POLICY", "CREDENTIAL", "MESSAGE"):
-        # A narrow terminal folds what is long, so that nothing is cut off.
-        table.add_column(column, no_wrap=column in ("TIME", "REASON"), overflow="fold")
-    for record in records:
-        # Words that agents chose are shown as they are, never as markup or control codes.
-        cells = [record.get(name) or "" for name in ("at", "request", "reason", "policy", "credential_id", "message")]
-        cells[0] = f"{str(cells[0])[:19]}Z"
-        table.add_row(*(_printable(str(cell)) for cell in cells))
-    console = Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, emoji=False, width=200)
-    console.print(table)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "�" for c in text)
+    fields = ("at", "request", "reason", "policy", "credential_id", "message")
+    rows = [[record.get(name) for name in fields] for record in records]
+    for row in rows:
+        row[0] = f"{str(row[0])[:19]}Z"
+    columns = ("TIME", "REQUEST", "REASON", "POLICY", "CREDENTIAL", "MESSAGE")
+    show(columns, rows, whole=("TIME", "REASON"), width=200)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from time import monotonic, sleep
 from typing import Annotated, Any, Final
 
 import typer
 
+from valetkey.cli.kubectl import kubectl, read, stop, whoami
 from valetkey.cli.taskgrant import expiry, held_up
 from valetkey.kinds.base import FORCED_BECAUSE, FORCED_BY, REVOKE_FINALIZER
 
@@ -33,10 +33,10 @@ def revoke(
     namespace, name = grant.split("/")
     if force and not because.strip():
         raise typer.BadParameter("say why with --because: it is all that the record will have", param_hint="--force")
-    body = _read(namespace, name)
+    body = read(_KIND, namespace, name)
     if body is None:
-        raise _stop(f"there is no TaskGrant {grant}")
-    _kubectl("delete", _KIND, name, "-n", namespace, "--wait=false")
+        raise stop(f"there is no TaskGrant {grant}")
+    kubectl("delete", _KIND, name, "-n", namespace, "--wait=false")
     if force:
         _let_go(namespace, name, body, because.strip())
     else:
@@ -46,7 +46,7 @@ def revoke(
 def _await(namespace: str, name: str, uid: str, within: float) -> None:
     began, shown = monotonic(), ""
     while True:
-        body = _read(namespace, name)
+        body = read(_KIND, namespace, name)
         if body is None or body["metadata"]["uid"] != uid:
             typer.echo(f"{namespace}/{name} is revoked")
             return
@@ -55,7 +55,7 @@ def _await(namespace: str, name: str, uid: str, within: float) -> None:
             typer.echo(f"waiting: {says}", err=True)
             shown = says
         if monotonic() - began > within:
-            raise _stop(
+            raise stop(
                 f"{namespace}/{name} is not revoked yet: {says or 'nobody has begun to; is the operator running?'}\n"
                 "It is tried for as long as the operator runs. If that can never succeed: --force --because …"
             )
@@ -63,7 +63,7 @@ def _await(namespace: str, name: str, uid: str, within: float) -> None:
 
 
 def _let_go(namespace: str, name: str, body: dict[str, Any], because: str) -> None:
-    user = json.loads(_kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+    user = whoami()["username"]
     left = [entry for entry in body["metadata"].get("finalizers", ()) if entry != REVOKE_FINALIZER]
     # Who and why first: what goes together with the finalizer nobody sees.
     changes: tuple[dict[str, Any], ...] = (
@@ -73,9 +73,9 @@ def _let_go(namespace: str, name: str, body: dict[str, Any], because: str) -> No
     try:
         for change in changes:
             patch = json.dumps({"metadata": change | {"uid": body["metadata"]["uid"]}})
-            _kubectl("patch", _KIND, name, "-n", namespace, "--type=merge", "-p", patch)
+            kubectl("patch", _KIND, name, "-n", namespace, "--type=merge", "-p", patch)
     except typer.Exit:
-        if _read(namespace, name) is not None:
+        if read(_KIND, namespace, name) is not None:
             raise
         typer.echo(f"{namespace}/{name} was revoked meanwhile")
         return
@@ -90,31 +90,3 @@ def _let_go(namespace: str, name: str, body: dict[str, Any], because: str) -> No
         typer.echo(f"  kubectl delete {entry['kind'].lower()} {entry['name']}{where}")
     if (expires := expiry(body)) is not None:
         typer.echo(f"Its last token expires by itself at {expires}.")
-
-
-def _read(namespace: str, name: str) -> dict[str, Any] | None:
-    found = _kubectl("get", _KIND, name, "-n", namespace, "-o", "json", "--ignore-not-found")
-    return dict(json.loads(found)) if found.strip() else None
-
-
-def _kubectl(*arguments: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603 - no shell, and names begin with a letter or digit
-            ["kubectl", *arguments],  # noqa: S607 - the caller's own
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    except FileNotFoundError as error:
-        raise _stop("kubectl is not on PATH") from error
-    except subprocess.TimeoutExpired as error:
-        raise _stop(f"kubectl {arguments[0]} did not answer for a minute") from error
-    if done.returncode != 0:
-        raise _stop(done.stderr.strip())
-    return done.stdout
-
-
-def _stop(text: str) -> typer.Exit:
-    typer.echo(f"valetkey: {text}", err=True)
-    return typer.Exit(1)

@@ -19,6 +19,9 @@ REQUEST_LABEL: Final = f"{GROUP}/request"
 GRANT_ANNOTATION: Final = f"{GROUP}/grant"
 FORCED_BY: Final = f"{GROUP}/forced-by"
 FORCED_BECAUSE: Final = f"{GROUP}/forced-because"
+LOCK_LABEL: Final = f"{GROUP}/lock"
+LOCKED_BY: Final = f"{GROUP}/locked-by"
+LOCKED_BECAUSE: Final = f"{GROUP}/locked-because"
 SECRET_TYPE: Final = f"{GROUP}/credential"
 SECRET_PREFIX: Final = "valetkey-"  # noqa: S105 - the beginning of a name, not a password
 

@@ -14,6 +14,10 @@ variables:
     request.operation == "DELETE" ? oldObject : object
 validations:
 - expression: >-
+    request.operation == "DELETE" || object.metadata.?annotations[?"valetkey.dev/locked-by"].orValue(request.userInfo.username)
+    in [request.userInfo.username, request.operation == "UPDATE" ? oldObject.metadata.?annotations[?"valetkey.dev/locked-by"].orValue("") : ""]
+  message: who sets a lock is who says so (annotation valetkey.dev/locked-by)
+- expression: >-
     !variables.widens || (variables.collector && (request.operation == "DELETE" || (request.operation == "UPDATE"
     && {{ include "valetkey.unchanged" (list "spec" "metadata.?labels" "metadata.?annotations") }})))
     || authorizer.group("valetkey.dev").resource("agentpolicies").name(variables.policy.metadata.?name.orValue("")).check("allow").allowed()
