@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from valetkey.cli.cases import cases
 from valetkey.cli.lock import lock, unlock
 from valetkey.cli.log import log
 from valetkey.cli.revoke import revoke
@@ -15,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("test")(cases)
 app.command()(lock)
 app.command()(unlock)
 app.command()(log)

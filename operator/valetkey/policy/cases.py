@@ -1,0 +1,187 @@
+"""Cases: does policy decide as whoever wrote it expects? Pure: a case brings all that its decision reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from valetkey.kinds.access import Access
+from valetkey.kinds.accessrequest import Delivery, Requester, RequestSpec, SecretDelivery, Subject, Task
+from valetkey.kinds.base import Duration, Model, Name, Time, format_duration
+from valetkey.kinds.identity import Identity
+from valetkey.policy.compile import Policies
+from valetkey.policy.decide import Approved, Decision, Denied, decide
+from valetkey.policy.facts import Facts, RoleRule
+
+Outcome = Literal["Approved", "Denied", "Undecided"]
+
+
+class Agent(Model):
+    """Who asks."""
+
+    namespace: Name = Field(description="The agent's namespace.")
+    service_account: Name = Field(description="The ServiceAccount that its pod runs as.")
+    pod_name: Name = Field(default="agent-0", description="Its pod.")
+    node_name: Name = Field(default="node-1", description="The node that its pod is on.")
+    labels: dict[str, str] = Field(default_factory=dict, description="The labels of its pod.")
+
+
+class Known(Model):
+    """What is known of the cluster; a case changes what its file says."""
+
+    cluster: str | None = Field(default=None, description="The cluster's name. Default: none.")
+    now: Time | None = Field(default=None, description="The time. Default: 2026-01-01T12:00:00Z.")
+    namespaces: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Labels of namespaces, by name; one that is not here is not known."
+    )
+    cluster_roles: dict[str, tuple[dict[str, Any], ...]] = Field(
+        default_factory=dict, description="Rules of the ClusterRoles that may be handed out, by name."
+    )
+    active: dict[str, int] = Field(default_factory=dict, description="Live grants of the agent's account, by policy.")
+
+
+class Request(Model):
+    """What is asked, as in an AccessRequest."""
+
+    task: Task = Field(description="The task.")
+    access: Access = Field(description="What the task needs.")
+    ttl: Duration | None = Field(default=None, description="For how long.")
+
+
+class Case(Model):
+    """One request, and what is to become of it."""
+
+    name: str = Field(min_length=1, max_length=256, description="What it shows; a sentence.")
+    agent: Agent = Field(description="Who asks.")
+    request: Request = Field(description="What is asked.")
+    facts: Known = Field(default=Known(), description="What is known, beside and before what the file says.")
+    expect: Outcome = Field(description="What is decided.")
+    policy: str | None = Field(default=None, description="The policy that decides. Left out: whichever.")
+    reason: str | None = Field(default=None, description="The reason of a denial, or why it is undecided.")
+    ttl: Duration | None = Field(default=None, description="How long an approved grant lives.")
+
+
+class CaseFile(Model):
+    """A file of cases."""
+
+    kind: Literal["PolicyTest"] = Field(description="PolicyTest.")
+    facts: Known = Field(default=Known(), description="What is known, for all cases of this file.")
+    cases: Annotated[tuple[Case, ...], Field(min_length=1)] = Field(description="The cases.")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a case."""
+
+    case: Case
+    got: str
+    wrong: str
+    """What differs from what was expected; empty where nothing does."""
+
+
+def run(file: CaseFile, policies: Policies) -> Iterable[Result]:
+    """Decides every case of a file."""
+    for case in file.cases:
+        decision = decide(_request(case), policies, _facts(case, file.facts))
+        yield Result(case, _told(decision), _difference(case, decision))
+
+
+def _request(case: Case) -> RequestSpec:
+    agent = case.agent
+    return RequestSpec(
+        task=case.request.task,
+        access=case.request.access,
+        ttl=case.request.ttl,
+        delivery=Delivery(secret=SecretDelivery()),
+        subject=Subject(pod_name=agent.pod_name, pod_uid="uid"),
+        requester=Requester(
+            username=f"system:serviceaccount:{agent.namespace}:{agent.service_account}",
+            service_account=agent.service_account,
+            pod_name=agent.pod_name,
+            pod_uid="uid",
+            node_name=agent.node_name,
+            credential_id="JTI=test",
+        ),
+    )
+
+
+def _facts(case: Case, file: Known) -> Facts:
+    own, agent = case.facts, case.agent
+    return Facts(
+        identity=Identity(
+            namespace=agent.namespace,
+            pod_name=agent.pod_name,
+            pod_uid="uid",
+            node_name=agent.node_name,
+            service_account=agent.service_account,
+            labels={"valetkey.dev/agent": "true"} | agent.labels,
+        ),
+        namespaces=file.namespaces | own.namespaces,
+        cluster=own.cluster if own.cluster is not None else file.cluster or "",
+        cluster_roles=_roles(file.cluster_roles | own.cluster_roles),
+        active=file.active | own.active,
+        limit_active=20,
+        live=False,
+        now=own.now or file.now or datetime(2026, 1, 1, 12, tzinfo=UTC),
+    )
+
+
+_FIELDS: Final = {
+    "apiGroups": "api_groups",
+    "resources": "resources",
+    "resourceNames": "resource_names",
+    "nonResourceURLs": "non_resource_urls",
+    "verbs": "verbs",
+}
+
+
+def _roles(roles: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, tuple[RoleRule, ...]]:
+    return {name: tuple(_role_rule(rule) for rule in rules) for name, rules in roles.items()}
+
+
+def _role_rule(rule: Mapping[str, Any]) -> RoleRule:
+    return RoleRule(**{_FIELDS[field]: tuple(values) for field, values in rule.items() if field in _FIELDS})
+
+
+def _difference(case: Case, decision: Decision) -> str:
+    got = {
+        "expect": type(decision).__name__,
+        "policy": _policy(decision),
+        "reason": _reason(decision),
+        "ttl": format_duration(decision.ttl) if isinstance(decision, Approved) else None,
+    }
+    expected = {
+        "expect": case.expect,
+        "policy": case.policy,
+        "reason": case.reason,
+        "ttl": None if case.ttl is None else format_duration(case.ttl),
+    }
+    wrong = [
+        f"{field} is {got[field]}, not {value}" for field, value in expected.items() if value not in (None, got[field])
+    ]
+    return "; ".join(wrong)
+
+
+def _policy(decision: Decision) -> str | None:
+    if isinstance(decision, Approved):
+        return decision.policy.name
+    return decision.policy if isinstance(decision, Denied) else None
+
+
+def _reason(decision: Decision) -> str | None:
+    if isinstance(decision, Denied):
+        return decision.denial.reason
+    return None if isinstance(decision, Approved) else decision.reason
+
+
+def _told(decision: Decision) -> str:
+    """A decision in words."""
+    if isinstance(decision, Approved):
+        return f"Approved by {decision.policy.name}, entry {decision.entry}"
+    if isinstance(decision, Denied):
+        return f"Denied, {decision.denial.reason}: {decision.denial.message}"
+    return f"Undecided, {decision.reason}: {decision.message}"
