@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from valetkey.cli.ask import can_i, explain, who_can
 from valetkey.cli.cases import cases
 from valetkey.cli.lock import lock, unlock
 from valetkey.cli.log import log
@@ -16,6 +17,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(explain)
+app.command()(can_i)
+app.command()(who_can)
 app.command("test")(cases)
 app.command()(lock)
 app.command()(unlock)

@@ -1,0 +1,77 @@
+"""What a decision reads, read with the caller's own rights; what they may not read is named."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from valetkey.cli.kubectl import Json, kubectl, read, stop
+from valetkey.identity import of_verified
+from valetkey.kinds.access import Access
+from valetkey.kinds.agentpolicy import AgentPolicy
+from valetkey.kube.pods import parse
+from valetkey.policy.compile import Policies, compile_policy
+from valetkey.policy.facts import Facts, RoleRule
+
+LIMIT: int = 20
+"""The chart's own limit of live grants; the installation may have another."""
+
+
+def policies() -> Policies:
+    """Every AgentPolicy of the cluster."""
+    found = []
+    for body in _list("agentpolicies.valetkey.dev"):
+        try:
+            found.append(compile_policy(AgentPolicy.model_validate(body)))
+        except ValidationError as error:
+            name, why = body["metadata"]["name"], error.errors(include_url=False, include_input=False)[0]
+            raise stop(f"policy {name} is of another version than this command: {why['loc']}: {why['msg']}") from None
+    return Policies.of(found)
+
+
+def facts(namespace: str, pod_name: str, access: Access, cluster: str) -> Facts:
+    """What is known of the cluster and of the pod that asks."""
+    body = read("pod", namespace, pod_name)
+    if body is None:
+        raise stop(f"there is no pod {namespace}/{pod_name}")
+    pod = parse(body)
+    grants = [grant for grant in _list("taskgrants.valetkey.dev", namespace) if "end" not in grant.get("status", {})]
+    active: dict[str, int] = {}
+    for order in (grant["spec"]["order"] for grant in grants):
+        if order["subject"]["serviceAccount"] == pod.service_account:
+            active[order["policy"]["name"]] = active.get(order["policy"]["name"], 0) + 1
+    scopes = access.kubernetes.scopes if access.kubernetes is not None else ()
+    roles = {name: _role(name) for scope in scopes if (name := scope.cluster_role) is not None}
+    return Facts(
+        identity=of_verified(pod),
+        namespaces={one["metadata"]["name"]: one["metadata"].get("labels") or {} for one in _list("namespaces")},
+        cluster=cluster,
+        cluster_roles={name: rules for name, rules in roles.items() if rules is not None},
+        active=active,
+        limit_active=LIMIT,
+        live=False,
+        now=datetime.now(UTC),
+    )
+
+
+def _list(kind: str, namespace: str | None = None) -> list[Json]:
+    place = ("-n", namespace) if namespace else ()
+    return list(json.loads(kubectl("get", kind, *place, "-o", "json"))["items"])
+
+
+def _role(name: str) -> tuple[RoleRule, ...] | None:
+    body = read("clusterrole", None, name)
+    return None if body is None else tuple(_rule(rule) for rule in body.get("rules") or ())
+
+
+def _rule(rule: dict[str, Any]) -> RoleRule:
+    return RoleRule(
+        api_groups=tuple(rule.get("apiGroups", ())),
+        resources=tuple(rule.get("resources", ())),
+        resource_names=tuple(rule.get("resourceNames", ())),
+        non_resource_urls=tuple(rule.get("nonResourceURLs", ())),
+        verbs=tuple(rule.get("verbs", ())),
+    )

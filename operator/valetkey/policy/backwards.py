@@ -1,0 +1,66 @@
+"""Who can? The policies read backwards: from a right to whoever may get it, for which purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from valetkey.kinds.access import Access, KubernetesAccess, Rule, Scope
+from valetkey.kinds.agentpolicy import PolicySpec
+from valetkey.kinds.subjects import SubjectSelector
+from valetkey.policy.ceiling import shared_field
+from valetkey.policy.compile import CompiledPolicy, Policies
+
+
+@dataclass(frozen=True, slots=True)
+class May:
+    """One policy that is about a right."""
+
+    policy: str
+    effect: str
+    rehearsed: bool
+    subjects: tuple[str, ...]
+    purposes: tuple[str, ...]
+    entry: str
+    conditions: tuple[str, ...]
+    """What else has to be so: names of rules, a person's approval."""
+
+
+def who_can(policies: Policies, verb: str, resource: str, group: str, namespace: str | None) -> tuple[May, ...]:
+    """Every policy one of whose entries shares this right, whatever name; those of either effect, in order of name.
+
+    An Allow may give it, where its rules are true; a Deny that is here may take it away again.
+    """
+    rule = Rule(api_groups=(group,), resources=(resource,), verbs=(verb,))
+    access = Access(kubernetes=KubernetesAccess(scopes=(Scope(namespace=namespace, rules=(rule,)),)))
+    return tuple(may for one in policies.all if isinstance(one, CompiledPolicy) for may in _of(one, access))
+
+
+def _of(one: CompiledPolicy, access: Access) -> Iterator[May]:
+    spec = one.policy.spec
+    entries = [entry.name for entry in spec.access or () if shared_field(access, entry, {}, {}) is not None]
+    if spec.access is None:
+        entries = ["every access"]
+    for entry in entries:
+        yield May(
+            policy=one.policy.metadata.name,
+            effect=spec.effect,
+            rehearsed=spec.mode == "Audit",
+            subjects=tuple(_subject(subject) for subject in spec.subjects or ()) or ("everybody",),
+            purposes=tuple(purpose.name for purpose in spec.purposes or ()) or ("any",),
+            entry=entry,
+            conditions=tuple(_conditions(spec)),
+        )
+
+
+def _conditions(spec: PolicySpec) -> Iterator[str]:
+    yield from (validation.name for validation in spec.validations)
+    if spec.until is not None:
+        yield f"until {spec.until:%Y-%m-%dT%H:%MZ}"
+
+
+def _subject(subject: SubjectSelector) -> str:
+    if subject.any:
+        return "everybody"
+    where = subject.namespace or "(namespaces by label)"
+    return f"{where}/{subject.service_account or '*'}" + (" (pods by label)" if subject.pod_selector else "")

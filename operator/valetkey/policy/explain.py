@@ -1,0 +1,95 @@
+"""Why was it decided so? Each policy, each of its rules, what it read and what it said; for who writes policies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from valetkey.kinds.accessrequest import RequestSpec
+from valetkey.kinds.base import format_duration
+from valetkey.policy import allow, deny
+from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
+from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.facts import Facts
+from valetkey.policy.outcomes import Approved
+from valetkey.policy.subjects import Selected, selected
+from valetkey.policy.variables import variables
+
+Says = Literal["grants", "refuses", "denies", "does not apply", "cannot say", "cannot be used"]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSaid:
+    """What one rule of a policy said."""
+
+    name: str
+    says: Literal["true", "false", "neither"]
+    read: Mapping[str, Any]
+    """What it read, by variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySaid:
+    """What one policy said, asked by itself."""
+
+    policy: str
+    effect: Literal["Allow", "Deny"]
+    rehearsed: bool
+    """Whether it is in Audit mode, and so decides nothing."""
+    says: Says
+    why: str
+    rules: tuple[RuleSaid, ...]
+
+
+def explain(request: RequestSpec, policies: Policies, facts: Facts) -> tuple[PolicySaid, ...]:
+    """What every policy says to a request, in order of name."""
+    values = variables(request, facts)
+    return tuple(_of(one, request, facts, values) for one in policies.all)
+
+
+def _of(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Mapping[str, Any]) -> PolicySaid:
+    spec = one.policy.spec
+    says, why = _said(one, request, facts, values)
+    rules = _rules(one, values) if isinstance(one, CompiledPolicy) and says != "does not apply" else ()
+    return PolicySaid(one.policy.metadata.name, spec.effect, spec.mode == "Audit", says, why, rules)
+
+
+def _said(
+    one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Mapping[str, Any]
+) -> tuple[Says, str]:
+    if isinstance(one, Uncompiled):
+        return "cannot be used", one.message
+    if one.policy.spec.over(facts.now):
+        return "does not apply", f"it ended at {one.policy.spec.until}"
+    match selected(one.policy, facts):
+        case Selected.NO:
+            return "does not apply", "it is about other agents"
+        case Selected.UNKNOWN:
+            return "cannot say", "it depends on labels of the agent's namespace, which are not known"
+    if one.policy.spec.effect == "Deny":
+        told = deny.refuses(one, request, facts, values)
+        if told is None:
+            return "does not apply", "it shares no purpose or right with the request, or one of its rules is false"
+        return "denies", told.message
+    match allow.consider(one, request, facts, values):
+        case Approved() as approved:
+            return "grants", f"entry {approved.entry}, for {format_duration(approved.ttl)}"
+        case allow.Failed() as failed:
+            return "cannot say", f"rule {failed.rule} is neither true nor false for this request"
+        case refusal:
+            return "refuses", f"{refusal.denial.reason}: {refusal.denial.message}"
+
+
+def _rules(one: CompiledPolicy, values: Mapping[str, Any]) -> tuple[RuleSaid, ...]:
+    said = []
+    for rule in one.rules:
+        try:
+            says: Literal["true", "false", "neither"] = "true" if rule.expression.is_true(values) else "false"
+        except EvaluationError:
+            says = "neither"
+        words = set(re.findall(r"[A-Za-z_]+", rule.validation.expression))
+        read = {name: value for name, value in values.items() if name in words}
+        said.append(RuleSaid(rule.validation.name, says, read))
+    return tuple(said)
