@@ -181,23 +181,28 @@ def test_what_revocation_consists_of_goes_before_the_rest(helm: Helm) -> None:
     assert rule["resourceRules"][0]["resources"] == ["*"]
 
 
-def test_what_agents_ask_has_few_seats_never_more_and_a_flow_for_each_namespace(helm: Helm) -> None:
+def test_asking_and_ending_have_few_seats_each_never_more_and_a_flow_for_each_namespace(helm: Helm) -> None:
     objects = render(helm, {"agentNamespaces": ["shop", "lab"]})
     schemas = of_kind(objects, "FlowSchema")
     groups = [{"kind": "Group", "group": {"name": f"system:serviceaccounts:{name}"}} for name in ("shop", "lab")]
-    for name, verbs in (("requests", ["create"]), ("outcomes", ["update", "patch", "delete"])):
+    levels = of_kind(objects, "PriorityLevelConfiguration")
+    for name, level, verbs in (
+        ("requests", "valetkey-agents", ["create"]),
+        ("outcomes", "valetkey-outcomes", ["update", "patch", "delete"]),
+    ):
         spec = schemas[f"valetkey-{name}"]["spec"]
         assert spec["matchingPrecedence"] < 9000, "before the API server's own for accounts"
         assert spec["matchingPrecedence"] > schemas["valetkey"]["spec"]["matchingPrecedence"]
         assert spec["distinguisherMethod"] == {"type": "ByNamespace"}
-        assert spec["priorityLevelConfiguration"] == {"name": "valetkey-agents"}
+        assert spec["priorityLevelConfiguration"] == {"name": level}
         (rule,) = spec["rules"]
         assert rule["subjects"] == groups
         assert rule["resourceRules"] == [
             {"apiGroups": ["valetkey.dev"], "resources": ["accessrequests"], "verbs": verbs, "namespaces": ["*"]}
         ]
-    level = of_kind(objects, "PriorityLevelConfiguration")["valetkey-agents"]["spec"]["limited"]
-    assert (level["nominalConcurrencyShares"], level["lendablePercent"], level["borrowingLimitPercent"]) == (1, 0, 0)
+        limited = levels[level]["spec"]["limited"]
+        names = ("nominalConcurrencyShares", "lendablePercent", "borrowingLimitPercent")
+        assert [limited[name] for name in names] == [2, 0, 0]
 
 
 def test_priority_and_fairness_can_be_left_as_it_is(helm: Helm) -> None:
