@@ -23,11 +23,9 @@ from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
-from valetkey.kube.leader import Leadership
+from valetkey.kube.leader import AHEAD, Leadership
 from valetkey.reasons import Reason, word
 
-_AHEAD: Final = timedelta(seconds=10)
-"""How far another replica's time may be ahead of ours."""
 _READ_WITHIN: Final = timedelta(seconds=60)
 """A volume that hangs keeps nobody from leading: revocations wait for a leader."""
 _logger = logging.getLogger(__name__)
@@ -77,16 +75,15 @@ class Restored:
         await all_of(*(self._read(asked[uid][0]) for uid in asked.keys() & (older | known.keys())))
 
     def _said(self, at: datetime) -> None:
-        """Takes in what somebody has found; a time to come would end whatever is made until then."""
+        """Takes in what somebody has found."""
         cache = self._backends.cache
-        if self._yet_to_come(at):
-            return
         if cache.restored is None or at > cache.restored:
             cache.restored = at
             self._changed()
 
     def _yet_to_come(self, at: datetime) -> bool:
-        later = at > self._backends.clock() + _AHEAD
+        """Whether the log says what nobody can have found, and what would end whatever is made until then."""
+        later = at > self._backends.clock() + AHEAD
         if later:
             _logger.error("a restore is said to have been at %s, which is yet to come: none of ours says so", at)
         return later
