@@ -79,6 +79,7 @@ def test_the_chart_lints(helm: Helm) -> None:
         ({"metrics": {"host": "localhost"}}, "/metrics/host"),
         ({"metrics": {"podMonitor": {"enabled": "yes"}}}, "/metrics/podMonitor/enabled"),
         ({"metrics": {"podMonitor": {"enabled": True}, "port": 0}}, "there is nothing to monitor with metrics.port 0"),
+        ({"metrics": {"podMonitor": {"enabled": True}}}, "unless metrics.host says where"),
         ({"agentNamespaces": ["valetkey-system"]}, "the operator's own namespace has no agents"),
         ({"agentNamespaces": ["valetkey-grants"]}, "it is neither an agent's namespace nor the operator's own"),
         (

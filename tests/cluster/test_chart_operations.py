@@ -44,8 +44,20 @@ def test_the_metrics_have_a_port_that_monitors_find_by_name(helm: Helm) -> None:
 def test_on_the_network_of_the_node_no_port_keeps_replicas_apart_unless_they_are_monitored_there(helm: Helm) -> None:
     (container,) = pod(helm, hostNetwork=True)["containers"]
     assert "ports" not in container
-    (container,) = pod(helm, hostNetwork=True, metrics={"podMonitor": {"enabled": True}})["containers"]
+    monitored = {"host": "0.0.0.0", "podMonitor": {"enabled": True}}
+    (container,) = pod(helm, hostNetwork=True, metrics=monitored)["containers"]
     assert container["ports"] == [{"name": "metrics", "containerPort": 8080}]
+
+
+@pytest.mark.parametrize(
+    ("of_the_node", "given", "served"),
+    [(False, "", ""), (True, "", "127.0.0.1"), (True, "10.0.0.7", "10.0.0.7"), (False, "10.0.0.7", "10.0.0.7")],
+)
+def test_on_the_network_of_the_node_the_metrics_are_for_the_node_unless_somebody_says_otherwise(
+    helm: Helm, of_the_node: bool, given: str, served: str
+) -> None:
+    config = of_kind(render(helm, {"hostNetwork": of_the_node, "metrics": {"host": given}}), "ConfigMap")["valetkey"]
+    assert json.loads(config["data"]["settings.json"])["metricsHost"] == served
 
 
 def test_a_pod_monitor_is_made_where_somebody_wants_one(helm: Helm) -> None:
@@ -77,7 +89,8 @@ def test_the_dashboard_is_where_the_sidecar_of_grafana_finds_it(helm: Helm) -> N
 def test_everything_is_still_yaml_with_everything_on(helm: Helm) -> None:
     switched = {name: {"enabled": True} for name in ("podMonitor", "rules", "dashboard")}
     done = helm(
-        *("lint", "--strict", str(CHART)), values={**VALUES, "metrics": {**switched, "labels": LABELS}, "replicas": 2}
+        *("lint", "--strict", str(CHART)),
+        values={**VALUES, "metrics": {**switched, "labels": LABELS, "host": "0.0.0.0"}, "replicas": 2},
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -169,23 +182,28 @@ def test_what_revocation_consists_of_goes_before_the_rest(helm: Helm) -> None:
     assert rule["resourceRules"][0]["resources"] == ["*"]
 
 
-def test_what_agents_ask_has_few_seats_never_more_and_a_flow_for_each_namespace(helm: Helm) -> None:
+def test_asking_and_ending_have_few_seats_each_never_more_and_a_flow_for_each_namespace(helm: Helm) -> None:
     objects = render(helm, {"agentNamespaces": ["shop", "lab"]})
     schemas = of_kind(objects, "FlowSchema")
     groups = [{"kind": "Group", "group": {"name": f"system:serviceaccounts:{name}"}} for name in ("shop", "lab")]
-    for name, verbs in (("requests", ["create"]), ("outcomes", ["update", "patch", "delete"])):
+    levels = of_kind(objects, "PriorityLevelConfiguration")
+    for name, level, verbs in (
+        ("requests", "valetkey-agents", ["create"]),
+        ("outcomes", "valetkey-outcomes", ["update", "patch", "delete"]),
+    ):
         spec = schemas[f"valetkey-{name}"]["spec"]
         assert spec["matchingPrecedence"] < 9000, "before the API server's own for accounts"
         assert spec["matchingPrecedence"] > schemas["valetkey"]["spec"]["matchingPrecedence"]
         assert spec["distinguisherMethod"] == {"type": "ByNamespace"}
-        assert spec["priorityLevelConfiguration"] == {"name": "valetkey-agents"}
+        assert spec["priorityLevelConfiguration"] == {"name": level}
         (rule,) = spec["rules"]
         assert rule["subjects"] == groups
         assert rule["resourceRules"] == [
             {"apiGroups": ["valetkey.dev"], "resources": ["accessrequests"], "verbs": verbs, "namespaces": ["*"]}
         ]
-    level = of_kind(objects, "PriorityLevelConfiguration")["valetkey-agents"]["spec"]["limited"]
-    assert (level["nominalConcurrencyShares"], level["lendablePercent"], level["borrowingLimitPercent"]) == (1, 0, 0)
+        limited = levels[level]["spec"]["limited"]
+        names = ("nominalConcurrencyShares", "lendablePercent", "borrowingLimitPercent")
+        assert [limited[name] for name in names] == [1, 0, 0]
 
 
 async def test_the_api_server_puts_revocation_what_else_the_operator_does_and_what_agents_ask_under_their_own_flows(

@@ -157,6 +157,7 @@ async def test_an_upgrade_that_would_leave_a_live_grant_to_nobody_is_refused(age
         done = await asyncio.to_thread(helm, *chart, values=merged(OPERATED, change))
         assert done.returncode != 0
         assert why in done.stderr
+        assert "Set a Deny there first" in done.stderr
         assert f"kubectl delete taskgrant -n agents {name}" in done.stderr
     await agent.report(name)
     await agent.nothing_left()

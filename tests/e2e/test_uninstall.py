@@ -114,7 +114,8 @@ async def test_a_grant_that_cannot_be_revoked_is_let_go_by_force_with_a_record_o
     async with without_rights_over_accounts(agent.api):
         waited = await asyncio.to_thread(person, "revoke", f"agents/{name}", "--within", "3")
         assert waited.returncode == 1
-        assert "RevocationPending: the API server answered 403 Forbidden" in waited.stderr
+        assert f"RevocationPending: ServiceAccount {GRANTS}/valetkey-" in waited.stderr
+        assert "the API server answered 403 Forbidden" in waited.stderr
         unsaid = await asyncio.to_thread(person, "revoke", f"agents/{name}", "--force")
         assert unsaid.returncode == 2
         forced = await asyncio.to_thread(person, "revoke", f"agents/{name}", "--force", "--because", "no way back")

@@ -26,7 +26,7 @@ _SHORT_LIVED: Final = (
     "/apis/valetkey.dev/v1alpha1/taskgrants",
     "/apis/events.k8s.io/v1/events",
 )
-_OWN_TOKEN: Final = "var/run/secrets/kubernetes.io/serviceaccount/token"
+_OWN_TOKEN: Final = "run/secrets/kubernetes.io/serviceaccount/token"
 _LINE: Final = {"at", "level", "logger", "message"}
 _LONG: Final = re.compile(rb"[\w+/-]{80,}")
 """Words that may hold a token's signature, plain or in base64: the shortest that Kubernetes makes has 86 letters."""

@@ -109,7 +109,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 {{- with $lost }}
-{{- fail (printf "a live grant would be left to nobody: %s. End it first: kubectl delete taskgrant -n %s %s" (uniq . | join ", ") $grant.namespace $grant.name) }}
+{{- fail (printf "a live grant would be left to nobody: %s. Set a Deny there first, so that no other begins before the upgrade is done, and end it: kubectl delete taskgrant -n %s %s" (uniq . | join ", ") $grant.namespace $grant.name) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -18,8 +18,9 @@ from valetkey.kube.clock import Clock
 from valetkey.kube.session import open_session, server
 
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_QUIET: Final = 3.0
-"""Seconds without a grant, and there will be no other: what was being decided when the guard went is through."""
+QUIET: Final = 13.0
+"""Seconds without a grant, and there will be no other: an operator whose watches are broken goes by the guards that it
+read at most ten seconds ago, and what was being decided then is through three seconds later."""
 _PAUSE: Final = 0.5
 
 
@@ -49,7 +50,7 @@ async def _run(guard: str, within: float) -> list[Json]:
         return await close(Client(session, server(), clock=Clock()), guard, within=within)
 
 
-async def close(api: Api, guard: str, *, within: float, quiet: float = _QUIET) -> list[Json]:
+async def close(api: Api, guard: str, *, within: float, quiet: float = QUIET) -> list[Json]:
     """Stops granting and deletes every TaskGrant; gives those that are left after so many seconds.
 
     An API server that is away is asked again, for as long.

@@ -92,6 +92,7 @@ def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event
             namespace=settings.namespace,
             name=settings.leader,
             identity=f"{instance}_{uid}",
+            now=clock,
         )
         operator = Operator(
             Client(own, session.server(), clock=clock, may_write=lambda: leadership.held),

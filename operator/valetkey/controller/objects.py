@@ -21,6 +21,8 @@ from valetkey.kube.api import Json
 
 AWAKE: Final = 500
 """How many objects of a kind do not rest."""
+AWAKE_WEIGHT: Final = 4 << 20
+"""Bytes of their texts: an object of many small words weighs twenty times that in memory."""
 _REMEMBERED: Final = 10_000
 
 
@@ -61,46 +63,55 @@ class Dead:
 
 
 class _Bodies(Generic[T]):
-    """Bodies by key: those of late as they are, the others as the API server's JSON."""
+    """Bodies by key: all as the API server's JSON, those of late also as they are."""
 
     def __init__(self, kind: type[T]) -> None:
         self._kind: type[T] = kind
+        self._texts: dict[Key, bytes | T] = {}
         self._awake: OrderedDict[Key, T] = OrderedDict()
-        self._resting: dict[Key, bytes | T] = {}
+        self._weight = 0
 
     def get(self, key: Key) -> T | None:
         body = self._awake.get(key)
         if body is not None:
             self._awake.move_to_end(key)
-        elif (resting := self._resting.get(key)) is not None:
-            body = self._kind.model_validate(orjson.loads(resting)) if isinstance(resting, bytes) else resting
+        elif (text := self._texts.get(key)) is not None:
+            body = self._kind.model_validate(orjson.loads(text)) if isinstance(text, bytes) else text
             self._wake(key, body)
         return body
 
     def put(self, key: Key, body: T) -> None:
-        self._resting.pop(key, None)
+        self._lay_down(key)
+        self._texts[key] = _text(body)
         self._wake(key, body)
 
     def remove(self, key: Key) -> T | None:
         body = self.get(key)
-        self._awake.pop(key, None)
-        self._resting.pop(key, None)
+        self._lay_down(key)
+        self._texts.pop(key, None)
         return body
 
     def _wake(self, key: Key, body: T) -> None:
         self._awake[key] = body
-        self._awake.move_to_end(key)
-        if len(self._awake) > AWAKE:
-            self._lay_down(*self._awake.popitem(last=False))
+        self._weight += self._weight_of(key)
+        while len(self._awake) > AWAKE or self._weight > AWAKE_WEIGHT:
+            self._lay_down(next(iter(self._awake)))
 
-    def _lay_down(self, key: Key, body: T) -> None:
-        if key in self._resting:
-            return  # as it was when it was waked
-        try:
-            self._resting[key] = body.model_dump_json(by_alias=True, exclude_none=True).encode()
-        except (PydanticSerializationError, RecursionError):
-            # An agent may have nested its parameters a thousand levels deep; the API server takes that.
-            self._resting[key] = body
+    def _lay_down(self, key: Key) -> None:
+        if self._awake.pop(key, None) is not None:
+            self._weight -= self._weight_of(key)
+
+    def _weight_of(self, key: Key) -> int:
+        text = self._texts[key]
+        return len(text) if isinstance(text, bytes) else 0
+
+
+def _text(body: T) -> bytes | T:
+    try:
+        return body.model_dump_json(by_alias=True, exclude_none=True).encode()
+    except (PydanticSerializationError, RecursionError):
+        # An agent may have nested its parameters a thousand levels deep; the API server takes that.
+        return body
 
 
 class Objects(Generic[T, N]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -23,11 +23,9 @@ from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
-from valetkey.kube.leader import Leadership
+from valetkey.kube.leader import AHEAD, Leadership
 from valetkey.reasons import Reason, word
 
-_AHEAD: Final = timedelta(seconds=10)
-"""How far another replica's time may be ahead of ours."""
 _READ_WITHIN: Final = timedelta(seconds=60)
 """A volume that hangs keeps nobody from leading: revocations wait for a leader."""
 _logger = logging.getLogger(__name__)
@@ -53,14 +51,14 @@ class Restored:
 
     async def _look(self) -> None:
         cache = self._backends.cache
-        grants = {note.request: note for _, note in cache.grants.notes()}
-        live = {uid: note for uid, note in grants.items() if not note.ended}
+        grants = {note.request: (key, note) for key, note in cache.grants.notes()}
+        live = {uid: (key, note) for uid, (key, note) in grants.items() if not note.ended}
         unfinished = ((key, note) for key, note in cache.requests.notes() if not note.finished)
         asked = {note.uid: (key, note) for key, note in unfinished if note.uid not in grants}
         if not live and not asked:
             return
-        past = await self._past(live.values(), [note for _, note in asked.values()])
-        back = {uid: past.ended[note.uid] for uid, note in live.items() if note.uid in past.ended}
+        past = await self._past([note for _, note in live.values()], [note for _, note in asked.values()])
+        back = await self._back(live, past)
         known = {**back, **{uid: past.ended[uid] for uid in asked if uid in past.ended}}
         cache.over = {uid: word(end) or Reason.GRANT_DELETED for uid, end in known.items()}
         at = None if past.restored is None or self._yet_to_come(past.restored) else past.restored
@@ -76,17 +74,36 @@ class Restored:
         # What only looks unfinished, for the watch has not told of its end yet, is nothing to be ended.
         await all_of(*(self._read(asked[uid][0]) for uid in asked.keys() & (older | known.keys())))
 
+    async def _back(self, live: Mapping[str, tuple[Key, Note]], past: history.Past) -> dict[str, str]:
+        """Why grants ended that live again, by the uid of their request.
+
+        One that has ended since it was read is no more than late news: the log may be that of a leader at work.
+        """
+        seen = {uid: (key, past.ended[note.uid]) for uid, (key, note) in live.items() if note.uid in past.ended}
+        lives = await all_of(*(self._lives(key, live[uid][1].uid) for uid, (key, _) in seen.items()))
+        return {uid: why for (uid, (_, why)), alive in zip(seen.items(), lives, strict=True) if alive}
+
+    async def _lives(self, key: Key, uid: str) -> bool:
+        """Whether a grant is there and has not begun to end, as it is now."""
+        try:
+            body = await self._backends.api.get(paths.item("TaskGrant", *key))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            return False
+        metadata = body["metadata"]
+        return metadata["uid"] == uid and "deletionTimestamp" not in metadata and "end" not in body.get("status", {})
+
     def _said(self, at: datetime) -> None:
-        """Takes in what somebody has found; a time to come would end whatever is made until then."""
+        """Takes in what somebody has found."""
         cache = self._backends.cache
-        if self._yet_to_come(at):
-            return
         if cache.restored is None or at > cache.restored:
             cache.restored = at
             self._changed()
 
     def _yet_to_come(self, at: datetime) -> bool:
-        later = at > self._backends.clock() + _AHEAD
+        """Whether the log says what nobody can have found, and what would end whatever is made until then."""
+        later = at > self._backends.clock() + AHEAD
         if later:
             _logger.error("a restore is said to have been at %s, which is yet to come: none of ours says so", at)
         return later

@@ -54,8 +54,8 @@ class Task(Model):
     parameters: Annotated[dict[str, Any], AfterValidator(_as_stored)] = Field(
         default_factory=dict,
         max_length=64,
-        description="What the purpose's parameters are this time; each a string, a number, a boolean or a list of "
-        "strings, and 16384 characters in all at most.",
+        description="What the purpose's parameters are this time; each a string, a number, a boolean or a list of 64 "
+        "strings at most, and 16384 bytes in all at most.",
     )
 
 

@@ -7,9 +7,14 @@ Lease said before (Kubernetes 1.36, apiserver/pkg/admission/plugin/policy/generi
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.base import Metadata, Model, Time
+
+MOST_TRANSITIONS: Final = 2**31 - 1
+"""As of a Lease; after it comes 0."""
 
 
 class LeaderSpec(Model):
@@ -21,7 +26,7 @@ class LeaderSpec(Model):
     lease_duration_seconds: int = Field(ge=1, le=60, description="How long it leads after its last renewal.")
     acquire_time: Time = Field(description="Since when it leads.")
     renew_time: Time = Field(description="When it last said that it does.")
-    lease_transitions: int = Field(ge=0, description="How often another came to lead.")
+    lease_transitions: int = Field(ge=0, le=MOST_TRANSITIONS, description="How often another came to lead.")
     restored_at: Time | None = Field(
         default=None,
         description="When the cluster's store was last found to have been restored; what was made before is over.",

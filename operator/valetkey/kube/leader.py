@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from valetkey.kinds.base import API_VERSION, format_time
+from valetkey.kinds.leader import MOST_TRANSITIONS
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError, Json, WatchApi
 from valetkey.kube.clock import boot_time
@@ -23,6 +24,8 @@ from valetkey.kube.clock import boot_time
 TTL: Final = timedelta(seconds=5)
 """How long a replica leads after its last renewal."""
 RENEW_EVERY: Final = timedelta(seconds=1.5)
+AHEAD: Final = timedelta(seconds=10)
+"""How far another replica's time may be ahead of ours."""
 _LONGEST: Final = 60.0
 _RETRY: Final = 0.25
 _TRIES: Final = 4
@@ -48,9 +51,11 @@ class Leadership:
         ttl: timedelta = TTL,
         renew_every: timedelta = RENEW_EVERY,
         clock: Callable[[], float] = boot_time,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`identity` is `<pod name>_<pod uid>`: a guard compares it with the caller's token.
 
+        What this replica holds it counts by `clock`, `now` is what it writes down and judges others' times by.
         Raises ValueError for a `ttl` that is not of whole seconds: others would count less than this replica does.
         """
         if ttl < timedelta(seconds=1) or ttl % timedelta(seconds=1):
@@ -62,12 +67,15 @@ class Leadership:
         self._ttl = ttl.total_seconds()
         self._renew_every = renew_every.total_seconds()
         self._clock = clock
+        self._now = now
         self._leader: Json = {}
         self._deadline = -math.inf
         self.restored: datetime | None = None
         """When a replica last said that the cluster's store had been restored."""
         self.restored_said: Callable[[datetime], None] = lambda _: None
         """Called where that becomes known."""
+        self._passed_over = ""
+        """What was last said of it that none of ours can have said."""
 
     @property
     def held(self) -> bool:
@@ -124,22 +132,36 @@ class Leadership:
         while True:
             found = await self._read()
             self._notice(found)
-            if "resourceVersion" not in found["metadata"] or (self.restored is not None and self.restored >= at):
+            said = self._restored_at(found)
+            if "resourceVersion" not in found["metadata"] or (said is not None and said >= at):
                 return
             spec = found["spec"] | {"restoredAt": format_time(at)}
             try:
-                self._notice(await self._api.replace(self._path, found | {"spec": spec}))
+                return self._notice(await self._api.replace(self._path, found | {"spec": spec}))
             except ApiError as error:
                 if not (error.conflict or error.not_found):
                     raise
 
     def _notice(self, found: Json) -> None:
         """Hears what other replicas have said."""
-        said = found.get("spec", {}).get("restoredAt")
-        at = datetime.fromisoformat(said) if said else None
+        at = self._restored_at(found)
         if at is not None and (self.restored is None or at > self.restored):
             self.restored = at
             self.restored_said(at)
+
+    def _restored_at(self, found: Json) -> datetime | None:
+        """When the store was restored, by what is written there; what is no time of ours is passed over.
+
+        A stolen token writes what it likes, and that must not outlive it.
+        """
+        said = found.get("spec", {}).get("restoredAt")
+        at = _time(said) if said else None
+        if at is not None and at <= self._now() + AHEAD:
+            return at
+        if said and said != self._passed_over:
+            self._passed_over = said
+            _logger.error("the Leader says that the store was restored at %s: none of ours says so", said)
+        return None
 
     async def release(self) -> None:
         """Lets another replica lead at once; where that cannot be said, it will when this one's time is over."""
@@ -174,11 +196,16 @@ class Leadership:
 
     async def _write(self, found: Json) -> bool:
         """Makes this replica the holder of the object as it was read; false where it has changed since."""
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        now = format_time(self._now())
         before = found.get("spec", {})
         spec = {**before, "holderIdentity": self.identity, "leaseDurationSeconds": int(self._ttl), "renewTime": now}
         if _holder(found) != self.identity:
             spec |= {"acquireTime": now, "leaseTransitions": before.get("leaseTransitions", -1) + 1}
+        # What none of ours can have written is not handed on: it would outlive whoever wrote it.
+        if spec.get("leaseTransitions", 0) > MOST_TRANSITIONS:
+            spec["leaseTransitions"] = 0
+        if self._restored_at(found) is None:
+            spec.pop("restoredAt", None)
         body = found | {"apiVersion": API_VERSION, "kind": "Leader", "spec": spec}
         sent = self._clock()
         try:
@@ -208,6 +235,15 @@ class Leadership:
 
 def _holder(found: Json) -> str:
     return found.get("spec", {}).get("holderIdentity") or ""
+
+
+def _time(said: str) -> datetime | None:
+    """A time in UTC; None where it has no zone or is none: the API server takes some that Python does not."""
+    try:
+        at = datetime.fromisoformat(said)
+        return None if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _ttl(found: Json, own: float) -> float:

@@ -90,6 +90,14 @@ async def test_who_may_write_changes_with_the_leader(api: Api, leads: Json) -> N
     assert leads
 
 
+async def test_whoever_leads_leaves_room_for_others_to_follow(api: Api, leads: Json) -> None:
+    change = {"spec": {"leaseTransitions": 2**63 - 1}}
+    status, answer = await api.patch(f"{LEADERS}/valetkey", change, by=replica(0))
+    assert status == 422, answer
+    assert "less than or equal to 2147483647" in answer["message"]
+    assert leads
+
+
 async def test_a_fence_that_was_taken_down_and_put_up_again_knows_who_leads_now(api: Api, leads: Json) -> None:
     """An uninstalled and installed chart; of a built-in kind the API server would go by what it read before."""
     await fenced(api, replica(1))

@@ -146,22 +146,73 @@ def rules(count: int, size: int) -> Json:
     return {"spec": {"access": {"kubernetes": {"scopes": [{"namespace": "shop", "rules": [rule] * count}]}}}}
 
 
+def words(scopes: int) -> Json:
+    """Rules of one-letter words."""
+    rule = {"apiGroups": ["a"] * 8, "resources": ["b"] * 8, "resourceNames": ["c"] * 8, "verbs": ["d"] * 8}
+    return {"spec": {"access": {"kubernetes": {"scopes": [{"namespace": "shop", "rules": [rule] * 16}] * scopes}}}}
+
+
 SIZES: dict[str, tuple[Json, Json, str]] = {
     "parameters": (
         {"spec": {"task": {"parameters": {"a": "p" * 16000}}}},
         {"spec": {"task": {"parameters": {"a": "p" * 16384}}}},
-        "16384 characters at most",
+        "16384 bytes at most",
     ),
-    "rules": (rules(8, 60), rules(16, 60), "the rules of a request have 16384 characters at most"),
+    "many empty strings": (
+        {"spec": {"task": {"parameters": {f"p{n}": [""] * 64 for n in range(31)}}}},
+        {"spec": {"task": {"parameters": {f"p{n}": [""] * 64 for n in range(32)}}}},
+        "16384 bytes at most",
+    ),
+    "many one-letter strings": (
+        {"spec": {"task": {"parameters": {f"p{n}": ["a"] * 64 for n in range(28)}}}},
+        {"spec": {"task": {"parameters": {f"p{n}": ["a"] * 64 for n in range(29)}}}},
+        "16384 bytes at most",
+    ),
+    "many letters of two bytes": (
+        {"spec": {"task": {"parameters": {"a": "ж" * 8190}}}},
+        {"spec": {"task": {"parameters": {"a": "ж" * 8192}}}},
+        "16384 bytes at most",
+    ),
+    "strings in a list": (
+        {"spec": {"task": {"parameters": {"a": [""] * 64}}}},
+        {"spec": {"task": {"parameters": {"a": ["ж"] * 65}}}},
+        "a list of 64 strings at most",
+    ),
+    "more strings than are looked at": (
+        {"spec": {"task": {"parameters": {"a": []}}}},
+        {"spec": {"task": {"parameters": {"a": [""] * 400_000}}}},
+        "a list of 64 strings at most",
+    ),
+    "control characters": (
+        {"spec": {"task": {"parameters": {"a": ["ж\u2028", "b c"], "n": 1}}}},
+        {"spec": {"task": {"parameters": {"a": ["b", "\u0001"]}}}},
+        "no control characters",
+    ),
+    "control characters in a name": (
+        {"spec": {"task": {"parameters": {"a b": "c"}}}},
+        {"spec": {"task": {"parameters": {"a\u0001b": "c"}}}},
+        "no control characters",
+    ),
+    "rules": (rules(7, 60), rules(16, 60), "the rules of a request have 16384 characters at most"),
+    "many one-letter words": (
+        words(3),
+        words(4),
+        "the rules of a request have 16384 characters at most",
+    ),
     "labels": (
         {"metadata": {"labels": {f"l{n}": "" for n in range(30)}}},
         {"metadata": {"labels": {f"l{n}": "" for n in range(40)}}},
-        "32 labels at most",
+        "32 labels and 32 annotations at most",
     ),
     "annotations": (
         {"metadata": {"annotations": {"a": "n" * 65000}}},
         {"metadata": {"annotations": {"a": "n" * 33000, "b": "n" * 33000}}},
-        "annotations of 65536 characters",
+        "those have 65536 bytes",
+    ),
+    "many annotations": (
+        {"metadata": {"annotations": {f"a{n}": "" for n in range(30)}}},
+        {"metadata": {"annotations": {f"a{n}": "" for n in range(40)}}},
+        "32 labels and 32 annotations at most",
     ),
 }
 

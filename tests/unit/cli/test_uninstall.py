@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from tests.properties.world import World
 from valetkey.cli import uninstall
+from valetkey.controller.surroundings import STALE
 from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kube.api import ApiError
 
@@ -68,3 +71,7 @@ async def test_an_api_server_that_fails_is_asked_again_and_a_refusal_is_not() ->
     world.faults = [403]
     with pytest.raises(ApiError, match="403"):
         await uninstall.close(world, BINDING, within=5, quiet=0.02)
+
+
+def test_nobody_grants_by_a_guard_that_went_once_the_uninstall_has_waited() -> None:
+    assert timedelta(seconds=uninstall.QUIET) >= STALE + timedelta(seconds=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +14,8 @@ from valetkey.controller import objects as objects_module
 from valetkey.controller.cache import Pods, Requests
 from valetkey.controller.queue import Key
 from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.base import format_time
+from valetkey.kube.api import Json
 from valetkey.kube.pods import Pod, parse
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
@@ -152,6 +156,39 @@ def test_what_is_nested_too_deep_to_be_written_as_text_is_kept_as_it_is(
     while inside:
         inside, depth = inside["p"], depth + 1
     assert depth == levels
+
+
+def words(length: int, each: int) -> Json:
+    """A rule."""
+    return {name: ["a" * length] * each for name in ("apiGroups", "resources", "resourceNames", "verbs")}
+
+
+MAXIMAL: dict[str, tuple[Json, list[Json], int, int]] = {
+    "in memory, by many small strings": ({f"p{n}": ["ж"] * 62 for n in range(26)}, [words(2, 3)] * 16, 250, 60),
+    "as text, by quotation marks": ({"a": '"' * 16_380}, [words(248, 1)] * 2, 2000, 160),
+}
+"""Parameters and rules as heavy as admission lets them be; so many requests of them, and so many MB at most."""
+
+
+@pytest.mark.parametrize("heavy", MAXIMAL)
+def test_what_one_account_may_ask_for_does_not_fill_the_memory(heavy: str) -> None:
+    parameters, rules, count, most = MAXIMAL[heavy]
+    body = given.request("r", {"metadata": {"name": "one", "uid": "pod-uid"}}, "15m", "valetkey-one-a", NOW)
+    body["spec"]["task"] |= {"parameters": parameters, "objective": "😀" * 1024}
+    body["spec"]["access"]["kubernetes"]["scopes"] = [{"namespace": "shop", "rules": rules}] * 8
+    body["metadata"] |= {"labels": {f"{n:02}".ljust(316, "l"): "v" * 63 for n in range(32)}}
+    body["metadata"] |= {"resourceVersion": "1", "creationTimestamp": format_time(NOW)}
+    text, requests = json.dumps(body), Requests()
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            read = json.loads(text)
+            read["metadata"] |= {"name": f"{number}", "uid": f"{number}"}
+            requests.put(AccessRequest.model_validate(read))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < most * 1e6, f"{taken / 1e6:.0f} MB"
 
 
 def test_pods_are_found_by_the_secret_that_they_mount_in_order_of_name() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,10 +69,15 @@ async def test_the_metrics_are_shown_and_nothing_else_is() -> None:
             ):
                 async with session.request(method, path) as response:
                     assert response.status == status, (method, path)
+        waits, writer = await asyncio.open_connection(HOST, port)
+        writer.write(b"GET")
+        await asyncio.sleep(0.1)
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
     assert await scraped(port) is None, "it is closed with the operator"
+    assert await shown_out(waits, 1), "and so is what was under way"
+    writer.close()
 
 
 async def test_the_page_is_not_made_for_everybody_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,11 +98,89 @@ async def test_the_page_is_not_made_for_everybody_who_asks(monkeypatch: pytest.M
             return await scraped(port) is not None
 
         await until(shown, "the metrics", seconds=5)
-        await asyncio.gather(*(scraped(port) for _ in range(20)))
+        await asyncio.gather(*(scraped(port) for _ in range(listener.CONNECTIONS)))
         assert counting.made == 1
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+Knock = Callable[[bytes], Awaitable[asyncio.StreamReader]]
+
+
+@asynccontextmanager
+async def showing() -> AsyncIterator[tuple[int, Knock]]:
+    """A port at which an empty page is shown, and how to connect to it, say something and hear what comes back."""
+    port = free()
+    serving = asyncio.create_task(listener.serve(CollectorRegistry(), HOST, port))
+    async with AsyncExitStack() as stack:
+
+        async def knock(says: bytes) -> asyncio.StreamReader:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            stack.callback(writer.close)
+            writer.write(says)
+            return reader
+
+        async def shown() -> bool:
+            return await scraped(port) is not None
+
+        await until(shown, "the metrics", seconds=5)
+        yield port, knock
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def shown_out(reader: asyncio.StreamReader, seconds: float) -> bool:
+    """Whether the connection ends within that time, with no answer."""
+    try:
+        return await asyncio.wait_for(reader.read(), seconds) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+async def test_connections_that_ask_nothing_are_few_and_end_and_then_the_metrics_are_shown_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener, "PATIENCE", timedelta(seconds=1))
+    async with showing() as (port, knock):
+        held = [await knock(b"GET /metrics HTTP/1.1\r\nX: ") for _ in range(listener.CONNECTIONS)]
+        assert await shown_out(await knock(b""), 0.3), "one more is not taken in"
+        assert not any(reader.at_eof() for reader in held)
+        assert all(await asyncio.gather(*(shown_out(reader, 2) for reader in held)))
+        assert await scraped(port) == {}
+
+
+async def test_a_request_without_end_is_not_read_to_its_end() -> None:
+    async with showing() as (port, knock):
+        assert await shown_out(await knock(b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * listener.HEAD), 1)
+        assert await scraped(port) == {}
+
+
+async def test_who_does_not_read_the_answer_keeps_nobody_from_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with showing() as (port, knock):
+        monkeypatch.setattr(listener, "CONNECTIONS", 2)
+        monkeypatch.setattr(listener, "PATIENCE", timedelta(seconds=1))
+        monkeypatch.setattr(listener, "KEPT_FOR", timedelta(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(listener, "generate_latest", lambda _: b"#" * (32 << 20))
+            for _ in range(listener.CONNECTIONS):
+                await knock(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert await shown_out(await knock(b""), 0.2), "all places are taken"
+
+        async def shown() -> bool:
+            with suppress(aiohttp.ClientError):
+                return await scraped(port) == {}
+            return False
+
+        await until(shown, "the metrics", seconds=3)
+
+
+async def test_a_connection_has_one_answer() -> None:
+    async with showing() as (_, knock):
+        twice = await knock(b"GET / HTTP/1.1\r\n\r\n" * 2)
+        assert (await twice.read()).count(b"HTTP/1.1 404 ") == 1
 
 
 async def test_an_operator_whose_port_is_taken_grants_all_the_same_and_shows_its_metrics_once_it_is_free(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.properties.world import World
 from tests.unit.controller.test_handlers import operator_of
 from valetkey.audit import history
 from valetkey.controller.queue import Key
-from valetkey.kube.api import RewoundError
+from valetkey.kube.api import Json, RewoundError
 
 LEADER = {"metadata": {"name": "valetkey", "namespace": "valetkey-system"}}
 
@@ -81,6 +82,30 @@ async def test_what_had_ended_is_ended_again_when_the_store_has_forgotten_it(tmp
     records, broken = history.read(tmp_path / "log")
     assert [record["end"] for record in records if record["reason"] == "CredentialRevoked"] == ["TaskReleased"] * 2
     assert not broken
+
+
+async def test_a_grant_that_a_leader_let_go_while_all_was_read_is_late_news_and_no_restored_store(
+    tmp_path: Path,
+) -> None:
+    world = a_world()
+    snapshot = await granted_and_released(world, tmp_path)
+    listing, late = world.list, [body for body in snapshot.values() if body["kind"] == "TaskGrant"]
+
+    async def before(path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
+        if path.endswith("/taskgrants"):
+            for body in late:
+                yield copy.deepcopy(body)
+        async for body in listing(path, metadata_only=metadata_only, selector=selector):
+            yield body
+
+    world.list = before  # type: ignore[method-assign]
+    operator, _ = operator_of(world, tmp_path, targets=("shop",))
+    try:
+        await operator.start(lambda: None)
+        await asyncio.sleep(0.2)
+    finally:
+        await operator.stop()
+    assert "StoreRestored" not in {record["reason"] for record in history.read(tmp_path / "log")[0]}
 
 
 async def test_a_request_whose_grant_had_ended_is_not_granted_again(tmp_path: Path) -> None:

@@ -260,3 +260,80 @@ async def test_what_was_made_again_under_an_orphans_name_is_not_removed_with_it(
     await process.sweep.sweep()
     assert world.objects[place]["metadata"]["uid"] != before
     assert reasons(world) == ["OrphanFound", "OrphanRemoved"]
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands are as many as hundreds where what is looked at together is fewer by as much."""
+    monkeypatch.setattr(sweep, "LOOKED_AT", 50)
+    monkeypatch.setattr(sweep, "ONE_BY_ONE", 5)
+
+
+def of_a_tenant(world: World, count: int) -> None:
+    """Roles that nobody can tell from those of grants."""
+    for number in range(count):
+        owner = f"{number:08d}-9d8f-4000-8000-000000000000"
+        orphan(world, "Role", "shop", f"valetkey-{owner}-0", owner)
+
+
+@pytest.mark.usefixtures("few")
+async def test_of_thousands_that_a_tenant_makes_all_go_and_the_log_tells_of_a_few_and_of_their_number() -> None:
+    world, process = await granted()
+    before = set(world.objects)
+    of_a_tenant(world, 500)
+    await process.sweep.sweep()
+    assert set(world.objects) == before
+    assert sorted(reasons(world)) == ["OrphanFound"] * 5 + ["OrphanRemoved"] * 6
+    message = f"{500 - 5} more that belonged to no TaskGrant"
+    assert world.records[-1] == {"reason": "OrphanRemoved", "message": message}
+    await process.sweep.sweep()
+    assert len(reasons(world)) == 11, "it is told once"
+
+
+@pytest.mark.usefixtures("few")
+async def test_what_of_the_log_is_kept_for_endings_no_tenant_fills() -> None:
+    world, process = await granted()
+    before = set(world.objects)
+    of_a_tenant(world, 500)
+    world.log_is_nearly_full = True
+    await process.sweep.sweep()
+    assert set(world.objects) == before
+    assert not reasons(world)
+    world.log_is_nearly_full = False
+    await process.sweep.sweep()
+    assert world.records[-1]["message"] == "500 more that belonged to no TaskGrant"
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_tenants_thousands_are_not_all_in_memory_and_hide_nothing_elsewhere() -> None:
+    class Noting(World):
+        deleted: tuple[str, ...] = ()
+
+        async def delete(self, path: str, *, uid: str) -> Json:
+            self.deleted += (path,)
+            return await super().delete(path, uid=uid)
+
+    world = Noting()
+    process = Process(world)
+    of_a_tenant(world, 150)
+    place = orphan(world, "ServiceAccount", "valetkey-grants", f"valetkey-{OWNER}")
+    await process.sweep.sweep()
+    assert place not in world.objects
+    assert world.deleted.index(f"/api/v1/namespaces/valetkey-grants/serviceaccounts/valetkey-{OWNER}") == 50
+
+
+@pytest.mark.usefixtures("few")
+async def test_thousands_that_cannot_be_removed_are_not_tried_again_before_the_next_sweep() -> None:
+    class Stubborn(World):
+        tries = 0
+
+        async def delete(self, path: str, *, uid: str) -> Json:
+            self.tries += 1
+            raise ApiError(403, "Forbidden", "no rights there")
+
+    world = Stubborn()
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    of_a_tenant(world, 100)
+    await Process(world).sweep.sweep()
+    assert world.tries == 50
+    assert reasons(world) == ["OrphanFound"] * 5

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from valetkey.kinds.base import format_time
 from valetkey.kube.api import ApiError, Json
 from valetkey.kube.leader import Leadership, LostError
 
@@ -600,3 +601,61 @@ async def test_where_nobody_ever_led_nobody_is_told() -> None:
     server = Server()
     await candidate(server).say_restored(datetime(2026, 11, 23, tzinfo=UTC))
     assert server.stored is None
+
+
+FUTURE = "2999-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"restoredAt": "2026-01-01t00:00:00z"},
+        {"restoredAt": "2026-01-01T00:00:00+99:99"},
+        {"restoredAt": "0001-01-01T00:00:00+23:00"},
+        {"restoredAt": "2026-01-01T00:00:00"},
+        {"restoredAt": FUTURE},
+        {"leaseTransitions": 2**63 - 1},
+    ],
+)
+async def test_what_a_stolen_token_wrote_keeps_nobody_from_leading_nor_a_restore_from_being_known(
+    poison: Json, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, heard = Server(), list[datetime]()
+    await server.write(**{"holderIdentity": THEIRS, "leaseDurationSeconds": 1, "leaseTransitions": 3} | poison)
+    leadership = candidate(server)
+    leadership.restored_said = heard.append
+    restored = datetime.now(UTC)
+    async with keeping(leadership) as keeps:
+        assert leadership.held
+        assert server.stored is not None
+        assert 0 <= server.stored["spec"]["leaseTransitions"] <= 4
+        assert server.stored["spec"].get("restoredAt") is None, "nobody hears of it any more"
+        assert not heard
+        await leadership.say_restored(restored)
+        await asyncio.sleep(0.3)
+        assert server.stored["spec"]["restoredAt"] == format_time(restored)
+        assert heard == [restored]
+        assert not keeps.done()
+    assert caplog.text.count("none of ours says so") == ("restoredAt" in poison)
+
+
+async def test_a_restore_is_known_though_one_that_is_yet_to_come_was_written_first() -> None:
+    server = Server()
+    await server.write(holderIdentity=THEIRS, leaseDurationSeconds=60, leaseTransitions=0, restoredAt=FUTURE)
+    follower, restored = candidate(server), datetime.now(UTC)
+    await follower.say_restored(restored)
+    assert follower.restored == restored
+    assert server.stored is not None
+    assert server.stored["spec"]["restoredAt"] == format_time(restored)
+
+
+async def test_what_is_yet_to_come_is_told_by_the_api_servers_time_and_not_by_this_machines() -> None:
+    server, heard = Server(), list[datetime]()
+    at = datetime.now(UTC) + timedelta(days=1)
+    leadership = Leadership(
+        server, namespace="valetkey-system", name="valetkey", identity=OURS, now=lambda: at + timedelta(hours=1)
+    )
+    leadership.restored_said = heard.append
+    await server.write(holderIdentity=OURS, leaseTransitions=0, restoredAt=format_time(at))
+    await leadership.acquire()
+    assert heard == [at]
