@@ -9,6 +9,7 @@ from valetkey.cli.cases import cases
 from valetkey.cli.lock import lock, unlock
 from valetkey.cli.log import log
 from valetkey.cli.revoke import revoke
+from valetkey.cli.simulate import simulate
 from valetkey.cli.uninstall import uninstall
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(explain)
 app.command()(can_i)
 app.command()(who_can)
+app.command()(simulate)
 app.command("test")(cases)
 app.command()(lock)
 app.command()(unlock)

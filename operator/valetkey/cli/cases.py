@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from xml.etree import ElementTree
 
 import typer
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from valetkey.cli.kubectl import Output, stop
 from valetkey.cli.tables import show
@@ -21,6 +21,7 @@ from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.policy.cases import CaseFile, Result, run
 from valetkey.policy.compile import Policies, Uncompiled, compile_policy
 
+M = TypeVar("M", bound=BaseModel)
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -43,8 +44,8 @@ def cases(
     A case is a request, who asks, what is known, and what is expected; see crds/examples. Exit code 0: all as expected;
     1: some not; 2: a file cannot be read, or a policy cannot be used.
     """
-    policies, files = _load(directory)
-    told = [one for path, file in files for one in _decide(path, file, policies)]
+    policies = load_policies(directory)
+    told = [one for path, file in _load_cases(directory) for one in _decide(path, file, policies)]
     if junit is not None:
         _write_junit(junit, told)
     wrong = [one for one in told if one.result.wrong]
@@ -59,34 +60,50 @@ def cases(
         raise typer.Exit(1)
 
 
-def _load(directory: Path) -> tuple[Policies, list[tuple[Path, CaseFile]]]:
-    policies, files, names = [], [], dict[str, Path]()
-    if not directory.is_dir():
-        raise stop(f"{directory} is no directory", 2)
-    for path in sorted((*directory.rglob("*.yaml"), *directory.rglob("*.yml"))):
-        for body in _documents(path):
-            try:
-                if body.get("kind") == "AgentPolicy":
-                    policy = AgentPolicy.model_validate(_as_stored(body))
-                    name = policy.metadata.name
-                    if name in names:
-                        raise stop(f"{path}: policy {name} is in {names[name]} too", 2)
-                    names[name] = path
-                    compiled = compile_policy(policy)
-                    if isinstance(compiled, Uncompiled):
-                        raise stop(f"{path}: policy {name}: {compiled.message}", 2)
-                    policies.append(compiled)
-                elif body.get("kind") == "PolicyTest":
-                    files.append((path, CaseFile.model_validate(body)))
-            except ValidationError as error:
-                errors = error.errors(include_url=False, include_input=False)
-                # A misspelt field is often a missing one as well, and the first is what there is to mend.
-                first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
-                where = ".".join(str(part) for part in first["loc"])
-                raise stop(f"{path}: {where}: {first['msg']}", 2) from None
+def load_policies(path: Path) -> Policies:
+    """The AgentPolicies of a file, or of all beneath a directory; ends the command where one cannot be used."""
+    policies, names = [], dict[str, Path]()
+    for file in _files(path):
+        for body in _documents(file):
+            if body.get("kind") != "AgentPolicy":
+                continue
+            policy = _read(AgentPolicy, _as_stored(body), file)
+            name = policy.metadata.name
+            if name in names:
+                raise stop(f"{file}: policy {name} is in {names[name]} too", 2)
+            names[name] = file
+            compiled = compile_policy(policy)
+            if isinstance(compiled, Uncompiled):
+                raise stop(f"{file}: policy {name}: {compiled.message}", 2)
+            policies.append(compiled)
+    return Policies.of(policies)
+
+
+def _load_cases(directory: Path) -> list[tuple[Path, CaseFile]]:
+    bodies = ((file, body) for file in _files(directory) for body in _documents(file))
+    files = [(file, _read(CaseFile, body, file)) for file, body in bodies if body.get("kind") == "PolicyTest"]
     if not files:
         raise stop(f"{directory} has no cases: a file of them begins with `kind: PolicyTest`", 2)
-    return Policies.of(policies), files
+    return files
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise stop(f"{path}: no such file or directory", 2)
+    return sorted((*path.rglob("*.yaml"), *path.rglob("*.yml")))
+
+
+def _read(kind: type[M], body: dict[str, Any], file: Path) -> M:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
+        # A misspelt field is often a missing one as well, and the first is what there is to mend.
+        first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+        where = ".".join(str(part) for part in first["loc"])
+        raise stop(f"{file}: {where}: {first['msg']}", 2) from None
 
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
