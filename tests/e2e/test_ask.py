@@ -74,6 +74,20 @@ async def test_a_request_is_explained_policy_by_policy(agent: Agent, reader: Per
     assert "no, PurposeUnknown: " in said
 
 
+async def test_what_became_of_a_request_is_said_in_a_word_and_by_the_exit_code(agent: Agent, reader: Person) -> None:
+    name = await agent.granted()
+    assert (await say(reader, 0, "get", f"agents/{name}")).startswith(f"agents/{name}: Ready\n")
+    assert f"agents/{name}" in await say(reader, 0, "get", "-n", "agents")
+    await agent.report(name)
+    await agent.finished(name)
+    assert (await say(reader, 5, "get", f"agents/{name}")).startswith(f"agents/{name}: TaskReleased\n")
+    refused = await agent.ask(spec={"ttl": "16m"})
+    await agent.finished(refused)
+    said = await say(reader, 3, "get", refused, "-n", "agents")
+    assert said.startswith(f"agents/{refused}: RequestDenied\n")
+    assert "allowed: ttl: 15m" in said
+
+
 async def test_policies_are_read_backwards(agent: Agent, reader: Person) -> None:
     told = json.loads(await say(reader, 0, "who-can", "patch", "deployments.apps", "-n", "shop", "-o", "json"))
     (one,) = (entry for entry in told if entry["policy"] == agent.policy)

@@ -6,6 +6,7 @@ import typer
 
 from valetkey.cli.ask import can_i, explain, who_can
 from valetkey.cli.cases import cases
+from valetkey.cli.get import get
 from valetkey.cli.lock import lock, unlock
 from valetkey.cli.log import log
 from valetkey.cli.revoke import revoke
@@ -18,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(get)
 app.command()(explain)
 app.command()(can_i)
 app.command()(who_can)
