@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -28,6 +29,8 @@ GENESIS: Final = "0" * 64
 CONTINUED: Final = "LogContinued"
 SHORTENED: Final = "LogShortened"
 _A_FILE: Final = timedelta(days=1)
+STUCK_AFTER: Final = timedelta(seconds=5)
+"""How long a record may take; a volume that hangs is no better than one that fails, and says nothing."""
 
 
 def digest(record: dict[str, Any]) -> str:
@@ -62,13 +65,18 @@ class Log:
         """Records that are on disk, and those that could not be written."""
         self._waiting: list[tuple[dict[str, Any], asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._writing_since: float | None = None
 
     async def write(self, reason: str, **fields: Any) -> None:
         """Puts one record on disk; `fields` hold no secret.
 
-        Raises UnavailableError where it cannot be written.
+        Raises UnavailableError where it cannot be written, or takes too long: then it may be there later.
         """
-        await self._put(reason, fields)
+        try:
+            async with asyncio.timeout(STUCK_AFTER.total_seconds()):
+                await self._put(reason, fields)
+        except TimeoutError as error:
+            raise _stuck() from error
 
     def note(self, reason: str, **fields: Any) -> None:
         """The same for what nobody waits for; where it cannot be written, the operator's own output says so."""
@@ -85,6 +93,8 @@ class Log:
 
     def demand_room(self) -> None:
         """Raises UnavailableError where what is left of the volume is kept for the records of endings."""
+        if self._is_stuck:
+            raise _stuck()
         if self.nearly_full:
             raise UnavailableError(
                 Reason.BACKEND_UNAVAILABLE,
@@ -106,37 +116,55 @@ class Log:
         # Hashed as it will be read back, not as it is in memory.
         record = orjson.loads(orjson.dumps({"at": format_time(self._clock()), "reason": reason} | fields))
         done = asyncio.get_running_loop().create_future()
+        if self._is_stuck:  # what waits for a volume that hangs would fill the memory
+            self.unwritten += 1
+            done.set_exception(_stuck())
+            return done
         self._waiting.append((record, done))
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
         return done
 
+    @property
+    def _is_stuck(self) -> bool:
+        since = self._writing_since
+        return since is not None and time.monotonic() - since > STUCK_AFTER.total_seconds()
+
     async def _flush(self) -> None:
-        while self._waiting:
+        try:
+            while self._waiting:
+                self._writing_since = time.monotonic()
+                await self._write_what_waits()
+        finally:
+            self._flusher = self._writing_since = None
+
+    async def _write_what_waits(self) -> None:
+        batch, self._waiting = self._waiting, []
+        try:
             if abs(self._clock() - self._began) >= _A_FILE:
                 await self._turn()
-            batch, self._waiting = self._waiting, []
             seq, prev, lines = self._seq, self._prev, []
             for record in (*self._continued(batch[0][0]["at"]), *(record for record, _ in batch)):
                 seq += 1
                 whole = {"seq": seq, "prev": prev, "cluster": self._cluster, "writer": self._writer} | record
                 prev = whole["hash"] = digest(whole)
                 lines.append(orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE))
-            try:
-                await asyncio.to_thread(self._file.append, b"".join(lines))
-            except OSError as error:
-                # The chain goes on from the last record that is on disk, as if these had never been.
-                self.unwritten += len(batch)
-                for _, done in batch:
-                    if not done.cancelled():
-                        done.set_exception(_unwritten(error))
-            else:
-                self._seq, self._prev, self._before = seq, prev, None
-                self.written += len(lines)
-                for _, done in batch:
-                    if not done.cancelled():
-                        done.set_result(None)
-        self._flusher = None
+            await asyncio.to_thread(self._file.append, b"".join(lines))
+        except Exception as error:
+            # The chain goes on from the last record that is on disk, as if these had never been. Whatever it was,
+            # nobody waits for ever.
+            if not isinstance(error, OSError):
+                _logger.exception("the log: unexpected")
+            self.unwritten += len(batch)
+            for _, done in batch:
+                if not done.done():
+                    done.set_exception(_unwritten(error))
+        else:
+            self._seq, self._prev, self._before = seq, prev, None
+            self.written += len(lines)
+            for _, done in batch:
+                if not done.done():
+                    done.set_result(None)
 
     def _begin(self) -> None:
         began = self._clock()
@@ -198,7 +226,15 @@ def _unnoted(done: asyncio.Future[None]) -> None:
         _logger.error("%s", error)
 
 
-def _unwritten(error: OSError) -> UnavailableError:
+def _unwritten(error: Exception) -> UnavailableError:
+    why = error.strerror if isinstance(error, OSError) else type(error).__name__
     return UnavailableError(
-        Reason.BACKEND_UNAVAILABLE, f"the log cannot be written ({error.strerror}); nothing is issued until it can"
+        Reason.BACKEND_UNAVAILABLE, f"the log cannot be written ({why}); nothing is issued until it can"
+    )
+
+
+def _stuck() -> UnavailableError:
+    return UnavailableError(
+        Reason.BACKEND_UNAVAILABLE,
+        f"the log's volume took no record for {STUCK_AFTER.total_seconds():.0f} s; nothing is decided until it does",
     )

@@ -15,7 +15,7 @@ from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import both
 from valetkey.kube.pods import parse
-from valetkey.reasons import Reason, place_of
+from valetkey.reasons import Reason, place_of, word
 
 TRIES: Final = 8
 """After so many, some 6 s, a revocation is said to have failed; it is tried again for ever all the same."""
@@ -67,12 +67,12 @@ class Endings:
         return progress
 
     async def deny(self, grant: TaskGrant) -> bool:
-        """Takes away what a grant is authorized by and leaves the rest to its revocation; False where that was done."""
+        """Takes away what a grant is authorized by and leaves the rest to its revocation; False where it was tried."""
         if grant.metadata.uid in self._denied:
             return False
+        self._denied.add(grant.metadata.uid)  # once: what cannot be denied is revoked, account and all
         denied = self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
         await in_time(denied, Reason.REVOCATION_PENDING)
-        self._denied.add(grant.metadata.uid)
         return True
 
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
@@ -87,7 +87,7 @@ class Endings:
         grant, backends = step.grant, self._backends
         key = Key.of(grant.metadata)
         assert grant.status.end is not None
-        reason, message = Reason(grant.status.end.reason), grant.status.end.message
+        reason, message = word(grant.status.end.reason) or Reason.GRANT_DELETED, grant.status.end.message
         took = (backends.clock() - grant.status.end.at).total_seconds()
         await self._write_down(history.REVOKED, grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
         self._failed.discard(grant.metadata.uid)
@@ -150,8 +150,8 @@ class Endings:
         try:
             pod = parse(await self._backends.api.get(paths.item("Pod", subject.namespace, subject.pod_name)))
         except ApiError as error:
-            if not error.not_found:
-                raise
+            if not error.not_found:  # no end waits for the wording of its reason
+                return step.reason, step.message
         else:
             if pod.uid == subject.pod_uid and not pod.terminating:
                 return step.reason, step.message

@@ -91,7 +91,7 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
             return End(grant, Reason.GRANT_DELETED, "the TaskGrant was deleted")
         return Revoke(grant) if progress.proof is None else LetGo(grant, progress.proof)
     if grant.status.end is not None:
-        return End(grant, Reason(grant.status.end.reason), grant.status.end.message)
+        return End(grant, word(grant.status.end.reason) or Reason.GRANT_DELETED, grant.status.end.message)
     why = _why_it_ends(view, grant, now)
     if why is not None:
         return why

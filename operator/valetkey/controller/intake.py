@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import AGENT_LABEL
+from valetkey.kinds.base import AGENT_LABEL, FORCED_BY
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube import pods
 from valetkey.kube.api import Json
@@ -21,7 +21,18 @@ _logger = logging.getLogger(__name__)
 class Intake:
     """Takes in requests, grants and pods; what is no news wakes nobody."""
 
-    def __init__(self, cache: Cache, wake: Callable[[Key], None], *, leads: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        wake: Callable[[Key], None],
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        forced: Callable[[Json], None] = lambda body: None,
+    ) -> None:
+        """`forced` is called once for each grant that somebody lets go by force, when that is first seen."""
+        self._forced = forced
+        self._said: set[str] = set()
+        """Uids of grants of which that was said and that are there yet."""
         self._cache = cache
         self._wake = wake
         self._leads = leads
@@ -70,8 +81,16 @@ class Intake:
         self._cache.requests.remove(key, uid)
         self._wake(key)
 
+    def let_go_by_force(self, body: Json) -> None:
+        """Tells of a grant that somebody lets go by force, if this one says so and it was not told before."""
+        metadata = body["metadata"]
+        if FORCED_BY in metadata.get("annotations", {}) and metadata["uid"] not in self._said:
+            self._said.add(metadata["uid"])
+            self._forced(body)
+
     def grant_gone(self, key: Key, uid: str) -> None:
         """Takes out a grant; one that went without the leave of our finalizer is still to be revoked."""
+        self._said.discard(uid)
         known = self._cache.grants.remove(key, uid)
         if known is not None:
             self._lost(key, known)

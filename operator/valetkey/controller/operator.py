@@ -81,7 +81,7 @@ class Operator:
             clock=clock,
             answered=self._answered,
         )
-        self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads)
+        self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads, forced=self._note_forced)
         self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
         self._log = Log(
             settings.log_directory, writer=instance, cluster=settings.cluster, clock=clock, keep=settings.log_keep
@@ -214,15 +214,17 @@ class Operator:
     def on_grant(self, body: Json, *, deleted: bool) -> None:
         """A TaskGrant was made, changed or deleted."""
         if deleted:
+            self._intake.let_go_by_force(body)
             self._intake.grant_gone(_key(body), body["metadata"]["uid"])
-            forced_by = body["metadata"].get("annotations", {}).get(FORCED_BY)
-            if forced_by is not None:
-                because = body["metadata"]["annotations"].get(FORCED_BECAUSE, "")
-                self._log.note("RevocationForced", **_about_gone(body), by=forced_by, message=because)
-            elif not self._leads:
+            if not self._leads and FORCED_BY not in body["metadata"].get("annotations", {}):
                 self._log.note(history.GONE, **_about_gone(body))
         else:
             self._intake.grant(body)
+
+    def _note_forced(self, body: Json) -> None:
+        annotations = body["metadata"]["annotations"]
+        by, because = annotations[FORCED_BY], annotations.get(FORCED_BECAUSE, "")
+        self._log.note("RevocationForced", **_about_gone(body), by=by, message=because)
 
     def on_pod(self, body: Json, *, deleted: bool) -> None:
         """A pod of an agent was made, changed or deleted."""

@@ -28,6 +28,8 @@ from valetkey.reasons import Reason, word
 
 _AHEAD: Final = timedelta(seconds=10)
 """How far another replica's time may be ahead of ours."""
+_READ_WITHIN: Final = timedelta(seconds=60)
+"""A volume that hangs keeps nobody from leading: revocations wait for a leader."""
 _logger = logging.getLogger(__name__)
 
 
@@ -93,9 +95,10 @@ class Restored:
         since = min(note.created for note in (*live, *asked))
         uids = {note.uid for note in (*live, *asked)}
         try:
-            return await asyncio.to_thread(history.past, self._log, uids, since=since)
-        except OSError as error:
-            _logger.error("what had ended cannot be read from the log: %s", error)
+            async with asyncio.timeout(_READ_WITHIN.total_seconds()):
+                return await asyncio.to_thread(history.past, self._log, uids, since=since)
+        except (OSError, TimeoutError) as error:
+            _logger.error("what had ended cannot be read from the log: %s", error or "it takes too long")
             return history.Past({}, None)
 
     async def _read(self, asked: Key) -> None:

@@ -79,7 +79,8 @@ class Worker:
                 # A bug must not stop the others, nor make this key's revocation be forgotten.
                 _logger.exception("%s: unexpected", key)
                 self._backends.metrics.failed(None)
-                self._queue.retry(key, ending=True)
+                cache = self._backends.cache
+                self._queue.retry(key, ending=key in cache.grants or key in cache.vanished)
             finally:
                 self._views.release(key)
                 self._queue.done(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Access
 from valetkey.kinds.base import (
@@ -25,6 +25,14 @@ from valetkey.kinds.base import (
 PurposeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
 
 
+def _as_stored(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Whole numbers beyond 64 bits are what the API server has for them: floats, which it writes as digits alone."""
+    return {
+        name: float(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
+        for name, value in parameters.items()
+    }
+
+
 class Task(Model):
     """The task that the access is for, in the agent's words."""
 
@@ -41,7 +49,7 @@ class Task(Model):
         json_schema_extra=cel((f"!self.matches({CONTROL!r})", "objective is one line without control characters")),
     )
     purpose: PurposeName = Field(description="A purpose that a policy knows.")
-    parameters: dict[str, Any] = Field(
+    parameters: Annotated[dict[str, Any], AfterValidator(_as_stored)] = Field(
         default_factory=dict,
         max_length=64,
         description="What the purpose's parameters are this time; each a string, a number, a boolean or a list of "

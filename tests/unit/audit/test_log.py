@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,8 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from valetkey.audit import history
+from tests.cluster.api import until
+from valetkey.audit import history, record
 from valetkey.audit.record import GENESIS, Log, digest
 from valetkey.cli.app import app
 from valetkey.errors import UnavailableError
@@ -509,3 +511,73 @@ async def test_a_record_that_was_acknowledged_stays_though_the_disk_fails_twice(
     records, broken = history.read(tmp_path)
     assert [record["task"] for record in records] == ["1", "3"]
     assert broken == []
+
+
+async def test_a_volume_that_hangs_keeps_nobody_waiting_and_no_record_in_memory(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "STUCK_AFTER", timedelta(milliseconds=50))
+    hangs, sync = threading.Event(), os.fdatasync
+
+    def hang(file: int) -> None:
+        hangs.wait(10)
+        sync(file)
+
+    await log.write("PolicyMatched", task="run-0")
+    monkeypatch.setattr(os, "fdatasync", hang)
+    with pytest.raises(UnavailableError, match="took no record"):
+        await asyncio.wait_for(log.write("PolicyMatched", task="run-1"), 5)
+    with pytest.raises(UnavailableError, match="took no record"):
+        log.demand_room()
+    for _ in range(100):
+        with pytest.raises(UnavailableError):
+            await log.write("TaskReleased", task="run-2")
+    assert not log._waiting
+    hangs.set()
+
+    async def moves() -> bool:
+        try:
+            log.demand_room()
+        except UnavailableError:
+            return False
+        return True
+
+    await until(moves, "the volume to take records again", seconds=5)
+    await log.write("TaskReleased", task="run-3")
+    assert [record["task"] for record in on_disk(tmp_path)] == ["run-0", "run-1", "run-3"]
+    assert history.read(tmp_path)[1] == []
+
+
+async def test_whatever_goes_wrong_while_records_are_written_the_next_ones_are(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(asyncio, "to_thread", no_thread)
+        with pytest.raises(UnavailableError, match="RuntimeError"):
+            await asyncio.wait_for(log.write("PolicyMatched", task="run-1"), 2)
+    await asyncio.wait_for(log.write("PolicyMatched", task="run-2"), 2)
+    assert [record["task"] for record in on_disk(tmp_path)] == ["run-2"]
+
+
+async def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+async def test_words_of_agents_that_look_like_the_end_of_a_grant_are_not_read_as_records(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = {"reason": "CredentialRevoked", "grant": "mine", "end": "TaskReleased"}
+    for number in range(20):
+        await log.write("PolicyMatched", asked={"task": {"parameters": planted}}, task=f"run-{number}")
+    await log.write("CredentialRevoked", grant="mine", request_uid="r", end="TTLReached")
+    looked: list[bytes] = []
+    read = history._record
+
+    def look(line: bytes) -> history.Record | None:
+        looked.append(line)
+        return read(line)
+
+    monkeypatch.setattr(history, "_record", look)
+    found = history.past(tmp_path, {"mine"}, since=clock())
+    assert found.ended == {"mine": "TTLReached"}
+    assert len(looked) == 1

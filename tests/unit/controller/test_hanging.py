@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.api import until
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import World
+from valetkey.audit import history
+from valetkey.audit.record import Log
 from valetkey.controller import backends
 from valetkey.controller.queue import Key, Queue
 from valetkey.errors import UnavailableError
@@ -155,3 +159,44 @@ async def test_a_renewal_that_fails_again_and_again_makes_no_end_late(
     await process.worker.run(key)
     assert queue.failures(key) == 1
     assert await asyncio.wait_for(queue.get(endings_alone=True), 2) == key
+
+
+async def test_what_goes_wrong_unexpectedly_with_a_beginning_makes_no_ending_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(world, queue=(queue := Queue(clock=lambda: world.now)))
+    key = ask(world, "one")
+    await process.watch()
+
+    async def broken(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(process.worker, "run", broken)
+    queue.add(key, ending=False)
+    worker = asyncio.create_task(process.worker.work())
+
+    async def failed() -> bool:
+        return queue.waiting(ending=False).keys == 1 or queue.waiting(ending=True).keys == 1
+
+    worker_done = until(failed, "it to be tried again", seconds=2)
+    await asyncio.sleep(0.02)
+    worker.cancel()
+    await worker_done
+    assert (queue.waiting(ending=True).keys, queue.waiting(ending=False).keys) == (0, 1)
+
+
+async def test_a_number_beyond_64_bits_is_decided_and_on_record(world: World, tmp_path: Path) -> None:
+    log = Log(tmp_path, writer="w", cluster="", clock=lambda: world.now)
+    world.write = log.write  # type: ignore[method-assign]
+    process = Process(world)
+    owner = world.add("Pod", pod("one"))
+    body = request("one", owner, "2m", "valetkey-one-a", world.now)
+    body["spec"]["task"]["parameters"] = {"n": json.loads("100000000000000000000")}
+    world.add("AccessRequest", body)
+    await process.watch()
+    await process.worker.run(Key("shop", "one"))
+    await log.close()
+    records, broken = history.read(tmp_path)
+    assert broken == []
+    assert [record["reason"] for record in records] == ["ParametersInvalid"]
+    assert "ParametersInvalid" in conditions(world, "AccessRequest", "one")["Approved"]

@@ -220,3 +220,36 @@ async def test_a_failure_whose_condition_cannot_be_written_is_said_once_all_the_
     world.now += timedelta(minutes=2)
     await turn(process, TRIES + 5)
     assert said(world, "RevocationFailed") == (1, ["Warning"])
+
+
+class NoPods(Down):
+    """A world in which pods cannot be read."""
+
+    async def get(self, path: str) -> Json:
+        if "/pods/" in path and self.failing:
+            raise ApiError(403, "Forbidden", 'User "valetkey" cannot get resource "pods"')
+        return await super().get(path)
+
+
+async def test_no_end_waits_for_the_wording_of_its_reason() -> None:
+    world, process = await begun(NoPods())
+    await turn(process)
+    world.failing = "pods"
+    world.remove("AccessRequest", "shop", "r")
+    await turn(process, 3)
+    assert not world.of("TaskGrant")
+    assert not world.live_tokens()
+    assert "RequestDeleted" in [record["reason"] for record in world.records]
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["not deleted", "deleted by hand"])
+async def test_a_grant_that_ends_for_a_reason_of_another_version_ends(by_hand: bool) -> None:
+    world, process = await begun()
+    await turn(process)
+    end = {"reason": "OfAnotherVersion", "message": "", "at": world.now.isoformat()}
+    world.change("TaskGrant", "shop", "r", {"status": {"end": end}})
+    if by_hand:
+        world.remove("TaskGrant", "shop", "r")
+    await turn(process, 3)
+    assert not world.of("TaskGrant")
+    assert not world.live_tokens()

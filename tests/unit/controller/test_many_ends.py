@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from tests.cluster.api import until
 from tests.properties.life import GUARD, Process, pod, policy, request
 from tests.properties.world import Crash, World
 from valetkey.controller.queue import Key, Queue
-from valetkey.kube.api import Json
+from valetkey.kube.api import ApiError, Json
 
 NUMBER = 5
 
@@ -22,8 +23,12 @@ class Watched(World):
     def __init__(self) -> None:
         super().__init__()
         self.deleted: list[str] = []
+        self.kept = ""
+        """What nobody can delete."""
 
     async def delete(self, path: str, *, uid: str) -> Json:
+        if self.kept and self.kept in path:
+            raise ApiError(500, "InternalError", "a webhook is down")
         self.deleted.append(path.split("/")[-2])
         return await super().delete(path, uid=uid)
 
@@ -100,6 +105,17 @@ class Crowded(Queue):
     """A queue in which other endings always wait."""
 
     more_end = True
+
+
+async def test_what_cannot_be_denied_ahead_of_the_rest_loses_its_account_all_the_same() -> None:
+    world, process = await granted(1, Crowded())
+    world.kept = "rolebindings"
+    for _ in range(4):
+        with contextlib.suppress(ApiError):
+            await process.work()
+    assert world.of("RoleBinding")
+    assert not world.of("ServiceAccount")
+    assert not world.live_tokens()
 
 
 @pytest.mark.parametrize("after", [False, True])
