@@ -71,10 +71,10 @@ class Beginnings:
         self._backends.log.demand_room()
         key = Key.of(request.metadata)
         self._refuse_taken_secret(key, secret)
-        decision, facts = self._views.decide(key, request, step.identity, secret, self._backends.clock())
+        decision, facts, rehearsed = self._views.decide(key, request, step.identity, secret, self._backends.clock())
         self._backends.metrics.decided(decision)
-        asked = request.spec.to_api()
         decision_id = secrets.token_hex(8)
+        read = {"asked": request.spec.to_api(), "facts": facts} | ({"audit": rehearsed} if rehearsed else {})
         if isinstance(decision, Approved):
             reason, policy = Reason.POLICY_MATCHED, decision.policy.name
             await self._backends.log.write(
@@ -82,8 +82,7 @@ class Beginnings:
                 **about(request),
                 decision=decision_id,
                 policy=policy,
-                asked=asked,
-                facts=facts,
+                **read,
                 message=f"entry {decision.entry}",
             )
         elif isinstance(decision, Denied):
@@ -92,8 +91,7 @@ class Beginnings:
                 **about(request),
                 decision=decision_id,
                 policy=decision.policy,
-                asked=asked,
-                facts=facts,
+                **read,
                 message=decision.denial.message,
             )
         return learnt(progress, decision=decision, decision_id=decision_id)
@@ -271,5 +269,5 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         pod_templates=approved.pod_templates,
         backstop=approved.backstop,
         opened_at=now,
-        not_after=now + approved.ttl,
+        not_after=approved.not_after(now),
     )

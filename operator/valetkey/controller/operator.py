@@ -89,7 +89,7 @@ class Operator:
         self.watched = Watched(intake, self._surroundings, self._log, leads=lambda: self._leads)
         self._relist = Relist(api, self._cache, intake, self._surroundings, settings.agent_namespaces)
         self._events = Events(api, instance=instance, clock=clock)
-        self._statuses = PolicyStatuses(api, clock=clock)
+        self._statuses = PolicyStatuses(api, served=settings.agent_namespaces, clock=clock)
         self._metrics = Metrics()
         self._metrics.registry.register(
             Now(
@@ -197,7 +197,7 @@ class Operator:
         self._run(died, "events", self._events.run())
         self._run(died, "policy-statuses", self._statuses.run())
         self._run(died, "sweep", self._sweep.keep_sweeping())
-        self._statuses.show(self._surroundings.compiled())
+        self._statuses.show(self._surroundings.compiled(), self._surroundings.namespaces)
         _logger.info("leading as %s", self._leadership.identity)
         await look_at_all(self._cache, self._queue, self._clock())
 
@@ -213,7 +213,7 @@ class Operator:
     def _surroundings_changed(self) -> None:
         if not self._leads:
             return
-        self._statuses.show(self._surroundings.compiled())
+        self._statuses.show(self._surroundings.compiled(), self._surroundings.namespaces)
         for key in self._cache.grants:
             self._queue.add(key, ending=True)
         for key, note in self._cache.requests.notes():

@@ -232,9 +232,13 @@ def _allows(body: Json) -> bool:
 
 
 def _unreadable(body: Json, error: ValidationError) -> Uncompiled:
-    """A policy that this version cannot read: an Allow is skipped, and anything else may be a Deny about everyone."""
+    """A policy that this version cannot read.
+
+    An Allow is skipped, and so is what is not enforced; anything else may be a Deny about everyone.
+    """
     effect: Literal["Allow", "Deny"] = "Allow" if _allows(body) else "Deny"
-    policy = AgentPolicy(metadata=Metadata.model_validate(body["metadata"]), spec=PolicySpec(effect=effect))
+    mode: Literal["Audit"] | None = "Audit" if (body.get("spec") or {}).get("mode") == "Audit" else None
+    policy = AgentPolicy(metadata=Metadata.model_validate(body["metadata"]), spec=PolicySpec(effect=effect, mode=mode))
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     return Uncompiled(policy, Reason.EXPRESSION_INVALID, f"{field}: {first['msg']}")

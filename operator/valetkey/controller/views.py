@@ -17,6 +17,7 @@ from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
 from valetkey.policy.facts import Facts
+from valetkey.policy.rehearsal import Rehearsal, rehearse
 from valetkey.reasons import Reason
 
 _STALE: Final = Undecided(Reason.POLICIES_STALE, "the policies could not be read lately; it is tried again")
@@ -76,16 +77,17 @@ class Views:
 
     def decide(
         self, key: Key, request: AccessRequest, identity: Identity, secret: str, now: datetime
-    ) -> tuple[Decision, Facts]:
+    ) -> tuple[Decision, Facts, tuple[Rehearsal, ...]]:
         """Asks policy about a new request; an approval holds its Secret and its place under limits until `release`."""
-        facts = self._facts(request, identity, now, self._active(key, identity))
+        facts = self._facts(request, identity, now, self._active(key, identity), live=False)
         if not self._surroundings.policies_fresh(now):
-            return _STALE, facts
-        decision = decide(request.spec, self._surroundings.policies, facts)
+            return _STALE, facts, ()
+        policies = self._surroundings.policies
+        decision = decide(request.spec, policies, facts)
         if isinstance(decision, Approved):
             policy, account = decision.policy.name, identity.service_account
             self._opening[key] = _Opening(policy, identity.namespace, account, secret)
-        return decision, facts
+        return decision, facts, rehearse(request.spec, policies, facts, decision)
 
     def release(self, key: Key) -> None:
         """Gives back what an approval held: the grant itself counts now, or there is none."""
@@ -111,28 +113,35 @@ class Views:
         # The grant's own policy must still allow it, and no Deny forbid it; limits held it once, at the start.
         policy = grant.spec.order.policy
         policies = self._surroundings.policies.narrowed(policy.uid)
-        verdict = decide(request.spec, policies, self._facts(request, identity, now, {}))
+        verdict = decide(request.spec, policies, self._facts(request, identity, now, {}, live=True))
         order = grant.spec.order
         if isinstance(verdict, Approved) and order.pod_templates and not verdict.pod_templates:
             message = "it no longer accepts the risk PodTemplates, which this grant was given"
             return Denied(Denial(reason=Reason.RISK_NOT_ALLOWED, message=message), policy.name)
-        if isinstance(verdict, Approved) and verdict.ttl < order.not_after - order.opened_at:
-            allowed = format_duration(verdict.ttl)
+        if isinstance(verdict, Approved) and verdict.not_after(order.opened_at) < order.not_after:
+            allowed = format_duration(verdict.not_after(order.opened_at) - order.opened_at)
             denial = Denial(reason=Reason.TTL_TOO_LONG, message=f"it allows {allowed} now", allowed=f"ttl: {allowed}")
             return Denied(denial, policy.name)
         return verdict
 
-    def _facts(self, request: AccessRequest, identity: Identity, now: datetime, active: dict[str, int]) -> Facts:
+    def _facts(
+        self, request: AccessRequest, identity: Identity, now: datetime, active: dict[str, int], *, live: bool
+    ) -> Facts:
         scopes = request.spec.access.kubernetes.scopes if request.spec.access.kubernetes else ()
-        named = {scope.namespace for scope in scopes if scope.namespace} | {identity.namespace}
+        # Cluster scope reaches every namespace: a rule about namespaces sees them all.
+        everywhere = any(scope.namespace is None for scope in scopes)
+        named = {scope.namespace for scope in scopes} | {identity.namespace}
         roles = {scope.cluster_role for scope in scopes if scope.cluster_role}
         return Facts(
             identity=identity,
-            namespaces={name: labels for name, labels in self._surroundings.namespaces.items() if name in named},
+            namespaces={
+                name: labels for name, labels in self._surroundings.namespaces.items() if everywhere or name in named
+            },
             cluster=self._cluster,
             cluster_roles={name: rules for name, rules in self._surroundings.cluster_roles.items() if name in roles},
             active=active,
             limit_active=self._limit_active,
+            live=live,
             now=now,
         )
 

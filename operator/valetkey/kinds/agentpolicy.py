@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -10,12 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Rule
 from valetkey.kinds.accessrequest import PurposeName
-from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, cel, ruled
+from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, cel, ruled
+from valetkey.kinds.subjects import NamespaceName, SubjectSelector
 
-_Namespace = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[!-~]+$")]
 _AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 _BY_NAME: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-_SELECTOR_VALUES = Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=32)]
 
 
 class Risk(StrEnum):
@@ -29,59 +28,6 @@ class Risk(StrEnum):
     RBAC = "RBAC"
     IMPERSONATE = "Impersonate"
     NODES = "Nodes"
-
-
-class SelectorRequirement(Model):
-    """One requirement on a label."""
-
-    model_config = ruled(
-        (
-            "(self.operator in ['In', 'NotIn']) == (self.?values.orValue([]).size() > 0)",
-            "In and NotIn need values, Exists and DoesNotExist have none",
-        )
-    )
-
-    key: str = Field(min_length=1, max_length=317, description="The label.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How it is compared.")
-    values: _SELECTOR_VALUES = Field(default=(), description="The values for In and NotIn.")
-
-
-class Selector(Model):
-    """A label selector, as metav1.LabelSelector has it; empty selects everything."""
-
-    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=32, description="Labels that must be equal."
-    )
-    match_expressions: Annotated[tuple[SelectorRequirement, ...], Field(max_length=16)] = Field(
-        default=(), description="Requirements that must hold."
-    )
-
-
-class SubjectSelector(Model):
-    """Whom the policy is about."""
-
-    model_config = ruled(
-        (
-            "has(self.any) || has(self.__namespace__) || has(self.namespaceSelector)",
-            "a subject names a namespace or a namespaceSelector; everybody is {any: true}",
-        ),
-        (
-            "!has(self.any) || ![has(self.__namespace__), has(self.namespaceSelector), has(self.serviceAccount),"
-            " has(self.podSelector)].exists(x, x)",
-            "any stands alone",
-        ),
-        (
-            "!has(self.__namespace__) || !has(self.namespaceSelector)",
-            "a subject has a namespace or a namespaceSelector, one of the two",
-        ),
-    )
-
-    name: str = Field(min_length=1, max_length=63, description="A name for this entry.")
-    any: Literal[True] | None = Field(default=None, description="Every agent; written out, never by omission.")
-    namespace: _Namespace | None = Field(default=None, description="Agents of this namespace.")
-    namespace_selector: Selector | None = Field(default=None, description="Agents of namespaces with these labels.")
-    service_account: Name | None = Field(default=None, description="Agents that run as this ServiceAccount.")
-    pod_selector: Selector | None = Field(default=None, description="Agents whose pod carries these labels.")
 
 
 class Parameter(Model):
@@ -103,6 +49,7 @@ class Parameter(Model):
     )
     description: str | None = Field(default=None, max_length=1024, description="What it means.")
     required: bool = Field(default=False, description="Whether it must be given.")
+    # Without the length, whoever may write one policy has every request wait while a huge pattern is compiled for it.
     pattern: str | None = Field(
         default=None, max_length=512, description="An RE2 expression that the whole string (each of an array) matches."
     )
@@ -138,7 +85,7 @@ class CeilingScope(Model):
         ),
     )
 
-    namespaces: Annotated[tuple[_Namespace, ...], Field(min_length=1, max_length=64)] | None = Field(
+    namespaces: Annotated[tuple[NamespaceName, ...], Field(min_length=1, max_length=64)] | None = Field(
         default=None, description="In these namespaces; $name stands for a parameter. One of namespaces and cluster."
     )
     cluster: Literal[True] | None = Field(
@@ -185,8 +132,14 @@ class Validation(Model):
         max_length=4096,
         description=(
             "A CEL expression that gives true where the policy applies. It reads identity.{namespace, serviceAccount, "
-            "podName, podUID, nodeName, labels}, claims.task.{id, objective, purpose, parameters}, access (what is "
-            "asked for), namespaces (labels by name), cluster and now."
+            "podName, podUID, nodeName, labels}: the pod, verified; claims.task.{id, objective, purpose, parameters}: "
+            "what the agent says, not verified; access.kubernetes.scopes[].{namespace, rules, clusterRole}, with "
+            "rules[].{apiGroups, resources, resourceNames, nonResourceURLs, verbs}: what is asked for; "
+            "namespaces[name].labels: of each namespace asked for, and of every one where cluster scope is; cluster: "
+            "this cluster's name; now: the time. What a request leaves out is not there: ask has() first. Another "
+            "field, a type that does not fit and a result that is no boolean are errors, which the condition Ready "
+            "shows with line and column. An expression that cannot be evaluated for a request, or takes more than "
+            "10000 steps, grants nothing under Allow and counts as true under Deny."
         ),
     )
     message: str = Field(
@@ -238,6 +191,14 @@ class PolicySpec(Model):
         description="Allow or Deny; a matching Deny always wins. Does not change.",
         json_schema_extra=cel(("self == oldSelf", "effect does not change: create another AgentPolicy")),
     )
+    mode: Literal["Enforce", "Audit"] | None = Field(
+        default=None,
+        description=(
+            "Enforce, or Audit: it never takes part in a decision, but the log's record of each decision on an agent "
+            "that it is about holds what it would have said and whether that would have changed the outcome. "
+            "Default Enforce."
+        ),
+    )
     contact: str | None = Field(default=None, max_length=256, description="Whom to ask; quoted in denials.")
     subjects: Annotated[tuple[SubjectSelector, ...], Field(min_length=1, max_length=32)] | None = Field(
         default=None, description="Whom it is about. Left out under Deny: everyone.", json_schema_extra=_BY_NAME
@@ -248,10 +209,18 @@ class PolicySpec(Model):
     access: Annotated[tuple[AccessCeiling, ...], Field(min_length=1, max_length=32)] | None = Field(
         default=None, description="At most which access. Left out under Deny: any.", json_schema_extra=_BY_NAME
     )
+    # Each is evaluated for every request: without it, whoever may write one policy slows down all decisions.
     validations: Annotated[tuple[Validation, ...], Field(max_length=16)] = Field(
         default=(), description="Rules that must all be true for the policy to apply.", json_schema_extra=_BY_NAME
     )
     ttl: TTL = Field(default=TTL(), description="How long a grant lives.")
+    until: Time | None = Field(
+        default=None,
+        description=(
+            "When the policy ends, such as 2026-12-31T18:00:00Z. From then on an Allow grants nothing, and what it "
+            "granted has ended by then; a Deny forbids nothing. Left out, it does not end."
+        ),
+    )
     delivery: Annotated[tuple[Literal["Secret"], ...], Field(min_length=1, max_length=1)] | None = Field(
         default=None,
         description="By which ways a credential may reach the pod. Left out: any.",
@@ -275,6 +244,15 @@ class PolicySpec(Model):
     def ttl_max(self) -> timedelta:
         """The longest ttl that a request may name."""
         return self.ttl.max or self.ttl_default
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the policy takes part in decisions."""
+        return self.mode != "Audit"
+
+    def over(self, at: datetime) -> bool:
+        """Whether the policy has ended by then; at the very moment of `until` it has."""
+        return self.until is not None and at >= self.until
 
 
 class PolicyStatus(Model):

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 GROUP: Final = "valetkey.dev"
@@ -80,10 +80,10 @@ def format_duration(duration: timedelta) -> str:
     return "".join(parts)
 
 
-def _parse_time(value: object) -> object:
-    if isinstance(value, datetime) and value.tzinfo is None:
-        raise ValueError("a time needs a zone")
-    return value
+def _with_zone(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError("a time needs a zone: write it as 2026-12-31T18:00:00Z")
+    return at
 
 
 def format_time(at: datetime) -> str:
@@ -104,13 +104,13 @@ Duration = Annotated[
 ]
 Time = Annotated[
     datetime,
-    BeforeValidator(_parse_time),
+    AfterValidator(_with_zone),
     PlainSerializer(format_time, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 Seconds = Annotated[
     datetime,
-    BeforeValidator(_parse_time),
+    AfterValidator(_with_zone),
     PlainSerializer(format_seconds, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]

@@ -71,6 +71,8 @@ KINDS: Final = (
         namespaced=False,
         columns=(
             ("Effect", ".spec.effect"),
+            ("Mode", ".spec.mode"),
+            ("Until", ".spec.until"),
             ("Ready", _condition("Ready", "status")),
             ("Reason", _condition("Ready", "reason")),
         ),
@@ -144,12 +146,17 @@ def crd(kind: Kind) -> Json:
     }
 
 
-def schema(model: type[BaseModel]) -> Json:
+def structural(model: type[BaseModel]) -> Json:
     """A model as a structural schema: no references, no null, what is optional is absent."""
     root = model.model_json_schema(by_alias=True)
-    structural = _structural(root, root["$defs"])
-    fields = structural["properties"]
-    return structural | {
+    return _structural(root, root.get("$defs", {}))
+
+
+def schema(model: type[BaseModel]) -> Json:
+    """An object of a kind as a structural schema: its spec, its status, and what every object has."""
+    whole = structural(model)
+    fields = whole["properties"]
+    return whole | {
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
-from valetkey.kinds.base import format_duration
+from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.taskgrant import PolicyReference
 from valetkey.policy import allowances
 from valetkey.policy.ceiling import SCOPES, Gap, find_gap
@@ -24,11 +24,14 @@ from valetkey.policy.risks import carried_risks
 from valetkey.reasons import Reason
 
 LIMIT_RETRY: Final = timedelta(minutes=1)
+SHORTEST: Final = timedelta(seconds=1)
+"""The least that is worth opening a grant for; a live one goes on to its very end."""
 
 
 class Stage(IntEnum):
     """How far a request came with a policy; further is nearer."""
 
+    OVER = 0
     PURPOSE = 1
     PARAMETERS = 2
     ACCESS = 3
@@ -79,6 +82,8 @@ def consider(
     def refused(stage: Stage, told: Denial, fit: tuple[int, ...] = ()) -> Refusal:
         return Refusal(name, stage, fit, told.model_copy(update={"contact": contact}))
 
+    if is_over(spec, facts):
+        return refused(Stage.OVER, _over(name, spec))
     purpose = _purpose(spec, request.task.purpose)
     if purpose is None:
         return refused(Stage.PURPOSE, _purpose_unknown(request))
@@ -111,9 +116,15 @@ def consider(
         reference,
         fitting.entry.name,
         ttl,
+        spec.until,
         pod_templates=Risk.POD_TEMPLATES in fitting.risks,
         backstop=spec.backstop == "Job",
     )
+
+
+def is_over(spec: PolicySpec, facts: Facts) -> bool:
+    """Whether the Allow grants nothing any more; a new grant needs some time before the policy's end."""
+    return spec.over(facts.now) if facts.live or spec.until is None else spec.until - facts.now < SHORTEST
 
 
 def _purpose(spec: PolicySpec, name: str) -> Purpose | None:
@@ -172,6 +183,15 @@ def _unknown_role(request: RequestSpec, facts: Facts) -> Denial | None:
                 field=f"{SCOPES}[{at}].clusterRole",
             )
     return None
+
+
+def _over(name: str, spec: PolicySpec) -> Denial:
+    assert spec.until is not None
+    return denial(
+        Reason.NO_POLICY_MATCHED,
+        f"Policy {name} ends at {format_seconds(spec.until)} and grants no more, and no other is about this agent: "
+        "nothing can be asked for until it is renewed.",
+    )
 
 
 def _purpose_unknown(request: RequestSpec) -> Denial:

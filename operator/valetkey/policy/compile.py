@@ -45,7 +45,7 @@ class Uncompiled:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Every policy, by name; each name once."""
+    """Every policy, by name; each name once. Decisions look at those that are enforced, and at no others."""
 
     all: tuple[CompiledPolicy | Uncompiled, ...]
 
@@ -61,15 +61,21 @@ class Policies:
         )
 
     def usable(self, effect: str) -> Iterator[CompiledPolicy]:
-        """Those that can be used, of one effect."""
+        """Those that can be used and are enforced, of one effect."""
         for one in self.all:
-            if isinstance(one, CompiledPolicy) and one.policy.spec.effect == effect:
+            if isinstance(one, CompiledPolicy) and one.policy.spec.effect == effect and one.policy.spec.enforced:
                 yield one
 
     def unusable(self, effect: str) -> Iterator[Uncompiled]:
-        """Those that cannot be used, of one effect."""
+        """Those that cannot be used and would be enforced, of one effect."""
         for one in self.all:
-            if isinstance(one, Uncompiled) and one.policy.spec.effect == effect:
+            if isinstance(one, Uncompiled) and one.policy.spec.effect == effect and one.policy.spec.enforced:
+                yield one
+
+    def rehearsed(self) -> Iterator[CompiledPolicy]:
+        """Those that can be used and are not enforced."""
+        for one in self.all:
+            if isinstance(one, CompiledPolicy) and not one.policy.spec.enforced:
                 yield one
 
 

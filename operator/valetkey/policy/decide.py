@@ -52,6 +52,8 @@ def _by_deny(
 ) -> Denied | Undecided | None:
     unknown: str | None = None
     for compiled in policies.usable("Deny"):
+        if compiled.policy.spec.over(facts.now):
+            continue
         about = selected(compiled.policy, facts)
         told = None if about is Selected.NO else deny.refuses(compiled, request, facts, values)
         if told is None:
@@ -62,7 +64,7 @@ def _by_deny(
     if unknown is not None:
         return _namespace_unknown(facts, unknown)
     for broken in policies.unusable("Deny"):
-        if selected(broken.policy, facts) is not Selected.NO:
+        if selected(broken.policy, facts) is not Selected.NO and not broken.policy.spec.over(facts.now):
             return Undecided(
                 Reason.POLICIES_NOT_READY,
                 f"Policy {broken.policy.metadata.name} may deny this and cannot be used: nothing is granted until it "
@@ -83,7 +85,8 @@ def _by_allow(
             case Selected.NO:
                 continue
             case Selected.UNKNOWN:
-                unknown = unknown or compiled.policy.metadata.name
+                if not allow.is_over(compiled.policy.spec, facts):
+                    unknown = unknown or compiled.policy.metadata.name
                 continue
         about_agent.append(compiled)
         match allow.consider(compiled, request, facts, values):
@@ -107,7 +110,7 @@ def _by_allow(
     nearest = max(refusals, key=lambda refusal: (refusal.stage, refusal.fit))
     told = nearest.denial
     if nearest.stage is allow.Stage.PURPOSE:
-        told = told.model_copy(update={"allowed": _purposes(about_agent)})
+        told = told.model_copy(update={"allowed": _purposes(about_agent, facts)})
     return Denied(add_note(told, skipped), nearest.policy)
 
 
@@ -128,8 +131,11 @@ def _no_policy(facts: Facts) -> Denial:
     )
 
 
-def _purposes(about_agent: list[CompiledPolicy]) -> str | None:
-    names = sorted({purpose.name for one in about_agent for purpose in one.policy.spec.purposes or ()})
+def _purposes(about_agent: list[CompiledPolicy], facts: Facts) -> str | None:
+    specs = [one.policy.spec for one in about_agent]
+    names = sorted(
+        {purpose.name for spec in specs if not allow.is_over(spec, facts) for purpose in spec.purposes or ()}
+    )
     text = "purpose: " + " | ".join(names)
     return text if len(text) <= 2048 else None
 
@@ -139,7 +145,7 @@ def _skipped(policies: Policies, facts: Facts) -> str:
     names = [
         broken.policy.metadata.name
         for broken in policies.unusable("Allow")
-        if selected(broken.policy, facts) is not Selected.NO
+        if selected(broken.policy, facts) is not Selected.NO and not allow.is_over(broken.policy.spec, facts)
     ]
     if not names:
         return ""

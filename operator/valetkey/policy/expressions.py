@@ -1,7 +1,7 @@
 """CEL: is this rule true? Compiled once, typed, bounded; whatever is not the boolean true is not true.
 
 `cel_expr_python` gives an evaluation error as a value whose content is a truthy string, and raises when its budget of
-10 000 iterations is spent; both leave this module as one EvaluationError.
+steps is spent; both leave this module as one EvaluationError.
 """
 
 from __future__ import annotations
@@ -9,48 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
+from valetkey.policy.environment import CHECKING, FIELDS, PACKAGE, RUNNING
 from valetkey.reasons import Reason
 
+# Without it, whoever may write one policy fills the operator's memory, and every status and log that quotes it.
 MAX_EXPRESSION: Final = 4096
+# The library's own. Without it, an agent that gives long parameters to a loop in a loop stops all other decisions.
+MAX_STEPS: Final = 10_000
 
-_STRING = cel.Type.STRING
-_ANYTHING = cel.Type.Map(_STRING, cel.Type.DYN)
-_LABELS = cel.Type.Map(_STRING, _STRING)
-
-# Each field is a variable of its own, so that a misspelt one is found when the policy is compiled.
-_VARIABLES: Final[Mapping[str, cel.Type]] = {
-    "identity.namespace": _STRING,
-    "identity.serviceAccount": _STRING,
-    "identity.podName": _STRING,
-    "identity.podUID": _STRING,
-    "identity.nodeName": _STRING,
-    "identity.labels": _LABELS,
-    "claims.task.id": _STRING,
-    "claims.task.objective": _STRING,
-    "claims.task.purpose": _STRING,
-    "claims.task.parameters": _ANYTHING,
-    "access": _ANYTHING,
-    "namespaces": cel.Type.Map(_STRING, cel.Type.Map(_STRING, _LABELS)),
-    "cluster": _STRING,
-    "now": cel.Type.TIMESTAMP,
-}
-_ENVIRONMENT: Final = cel.NewEnv(variables=dict(_VARIABLES))
-# Enough to run a loop over constants, which alone can be too costly for every request.
-_SAMPLE: Final[dict[str, Any]] = {
-    **{name: "" if kind == _STRING else {} for name, kind in _VARIABLES.items()},
-    "now": datetime(2026, 1, 1, tzinfo=UTC),
-}
-
-_PATTERNS: Final = cel.NewEnv(variables={"text": _STRING, "pattern": _STRING})
+# RE2 alone, which takes time in proportion to the text: with another, an agent whose parameter meets an unlucky pattern
+# stops all other decisions.
+_PATTERNS: Final = cel.NewEnv(variables={"text": cel.Type.STRING, "pattern": cel.Type.STRING})
 _MATCHES: Final = _PATTERNS.compile("text.matches(pattern)")
 
 _AT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_NO_FIELD = re.compile(rf"undefined field '(.+)' not found in struct '{PACKAGE}\.(\w+)'")
+_STRUCT = re.compile(rf"\b{PACKAGE}\.(\w+)")
 _BUDGET = "budget exceeded"
+# The library's own, 32 levels deep. Without it, whoever may write one policy exhausts the stack, and the operator ends.
 _TOO_LARGE = ("limit exceeded", "exceeds codepoint limit")
 
 
@@ -81,22 +61,18 @@ def compile_expression(text: str) -> Expression:
     """Compiles a rule; raises ExpressionError with line and column."""
     if len(text) > MAX_EXPRESSION:
         raise ExpressionError(Reason.EXPRESSION_TOO_COSTLY, f"the expression has more than {MAX_EXPRESSION} characters")
+    given = _compiled(CHECKING, text).return_type()
+    if given != cel.Type.BOOL:
+        what = _in_words(given.name())
+        raise _invalid(f"line 1, column 1: it gives {what}, not BOOL; compare it, as in `… == true`")
+    program = _compiled(RUNNING, text)
     try:
-        program = _ENVIRONMENT.compile(text)
-    except Exception as error:  # the library raises RuntimeError, or UnicodeError for lone surrogates
-        raise _explained(str(error)) from None
-    if program.return_type() != cel.Type.BOOL:
-        raise ExpressionError(
-            Reason.EXPRESSION_INVALID,
-            f"line 1, column 1: it gives {program.return_type().name()}, not BOOL; compare it, as in `… == true`",
-        )
-    try:
-        program.eval(data=_SAMPLE)
+        program.eval(data={})
     except Exception as error:
-        # Only its cost matters here: the sample has no values that it could be right about.
+        # Only its cost matters here: a loop over constants, which needs no values, can alone be too costly.
         if _BUDGET in str(error):
             raise ExpressionError(
-                Reason.EXPRESSION_TOO_COSTLY, "line 1, column 1: its loops take more than 10000 steps"
+                Reason.EXPRESSION_TOO_COSTLY, f"line 1, column 1: its loops take more than {MAX_STEPS} steps"
             ) from None
     return Expression(program)
 
@@ -108,7 +84,7 @@ def check_pattern(pattern: str) -> None:
         try:
             _boolean(_MATCHES, {"text": "", "pattern": form})
         except EvaluationError:
-            raise ExpressionError(Reason.EXPRESSION_INVALID, "the pattern is not an RE2 expression") from None
+            raise _invalid("the pattern is not an RE2 expression, or is too large for one") from None
 
 
 def matches_whole(pattern: str, text: str) -> bool:
@@ -134,11 +110,34 @@ def _boolean(program: cel.Expression, variables: Mapping[str, Any]) -> bool:
     return result.value() is True
 
 
+def _compiled(environment: cel.Env, text: str) -> cel.Expression:
+    try:
+        return environment.compile(text)
+    except Exception as error:  # the library raises RuntimeError, or UnicodeError for lone surrogates
+        raise _explained(str(error)) from None
+
+
 def _explained(text: str) -> ExpressionError:
     if any(words in text for words in _TOO_LARGE):
         return ExpressionError(Reason.EXPRESSION_TOO_COSTLY, "line 1, column 1: it is nested too deeply or too long")
     found = _AT.search(text)
     if found is None:
-        return ExpressionError(Reason.EXPRESSION_INVALID, "line 1, column 1: it cannot be read")
+        return _invalid("line 1, column 1: it cannot be read")
     line, column, what = found.groups()
-    return ExpressionError(Reason.EXPRESSION_INVALID, f"line {line}, column {column}: {what[:500]}")
+    if no_field := _NO_FIELD.search(what):
+        name, path = no_field[1], _path(no_field[2])
+        what = f"{path} has no field {name}; it has {', '.join(FIELDS[path])}"
+    return _invalid(f"line {line}, column {column}: {_in_words(what)[:500]}")
+
+
+def _invalid(message: str) -> ExpressionError:
+    return ExpressionError(Reason.EXPRESSION_INVALID, message)
+
+
+def _in_words(text: str) -> str:
+    """A type or message of the compiler with each message's name as the path that people write."""
+    return _STRUCT.sub(lambda found: _path(found[1]), text.removesuffix(" (in container '')"))
+
+
+def _path(message: str) -> str:
+    return message.replace("_", ".")

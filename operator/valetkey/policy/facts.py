@@ -34,4 +34,6 @@ class Facts:
     """By policy: live or opening grants of this ServiceAccount, this request's own not counted."""
     limit_active: int
     """The limit for policies that name none."""
+    live: bool
+    """Whether a grant of this request lives already, so that what is asked is whether it may go on."""
     now: datetime

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from valetkey.kinds.accessrequest import Denial
 from valetkey.kinds.taskgrant import PolicyReference
@@ -18,10 +18,17 @@ class Approved:
     entry: str
     """The entry of the policy's access that the request lies within."""
     ttl: timedelta
+    until: datetime | None
+    """When the policy ends, and with it what it grants; None if it does not."""
     pod_templates: bool
     """Whether that entry accepts the risk PodTemplates."""
     backstop: bool
     """Whether the policy wants a timer Job for it."""
+
+    def not_after(self, opened_at: datetime) -> datetime:
+        """When a grant that was opened then ends at the latest."""
+        end = opened_at + self.ttl
+        return end if self.until is None else min(end, self.until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import re
 from typing import Final
 
 from valetkey.kinds.access import Access, Rule, Scope
-from valetkey.kinds.agentpolicy import AccessCeiling, CeilingScope, PolicySpec, SelectorRequirement, SubjectSelector
+from valetkey.kinds.agentpolicy import AccessCeiling, CeilingScope, PolicySpec
+from valetkey.kinds.subjects import SelectorRequirement, SubjectSelector
 from valetkey.policy.ceiling import SCOPES
 from valetkey.policy.substitution import referenced
 

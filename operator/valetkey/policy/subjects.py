@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from valetkey.kinds.agentpolicy import AgentPolicy, Selector, SelectorRequirement, SubjectSelector
+from valetkey.kinds.agentpolicy import AgentPolicy
+from valetkey.kinds.subjects import Selector, SelectorRequirement, SubjectSelector
 from valetkey.policy.facts import Facts
 
 

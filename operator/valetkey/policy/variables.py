@@ -13,16 +13,22 @@ def variables(request: RequestSpec, facts: Facts) -> dict[str, Any]:
     """The value of each variable; what is not known is absent, so that reading it is an error and never false."""
     identity, task = facts.identity, request.task
     return {
-        "identity.namespace": identity.namespace,
-        "identity.serviceAccount": identity.service_account,
-        "identity.podName": identity.pod_name,
-        "identity.podUID": identity.pod_uid,
-        "identity.nodeName": identity.node_name,
-        "identity.labels": dict(identity.labels),
-        "claims.task.id": task.id,
-        "claims.task.objective": task.objective,
-        "claims.task.purpose": task.purpose,
-        "claims.task.parameters": dict(task.parameters),
+        "identity": {
+            "namespace": identity.namespace,
+            "serviceAccount": identity.service_account,
+            "podName": identity.pod_name,
+            "podUID": identity.pod_uid,
+            "nodeName": identity.node_name,
+            "labels": dict(identity.labels),
+        },
+        "claims": {
+            "task": {
+                "id": task.id,
+                "objective": task.objective,
+                "purpose": task.purpose,
+                "parameters": dict(task.parameters),
+            }
+        },
         "access": request.access.to_api(),
         "namespaces": _namespaces(request.access, facts),
         "cluster": facts.cluster,

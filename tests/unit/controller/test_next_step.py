@@ -53,7 +53,7 @@ IDENTITY = Identity(
 )
 PLACE = PlacedSecret(name="valetkey-one-a")
 REFERENCE = PolicyReference(name="fix", uid="policy-uid", generation=1)
-APPROVED = Approved(REFERENCE, "read", timedelta(minutes=15), pod_templates=False, backstop=False)
+APPROVED = Approved(REFERENCE, "read", timedelta(minutes=15), None, pod_templates=False, backstop=False)
 DENIED = Denied(Denial(reason=Reason.POLICY_DENIED, message="not now"), "fix")
 UNDECIDED = Undecided(Reason.POLICIES_STALE, "not read lately")
 REFUSED = InvalidError(Reason.IDENTITY_MISMATCH, "another pod")

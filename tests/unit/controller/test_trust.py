@@ -173,6 +173,19 @@ async def test_a_namespace_that_comes_under_a_deny_ends_the_grants_there(watched
     assert not world.live_tokens()
 
 
+async def test_a_deny_on_namespaces_sees_all_of_them_where_the_cluster_is_asked_for() -> None:
+    world, process = begun("r")
+    nodes = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}
+    allowed = {"name": "read", "kubernetes": {"scopes": [{"cluster": True, "rules": [nodes]}]}}
+    world.change("AgentPolicy", "", "fix", {"spec": {"access": [allowed]}})
+    world.change("AccessRequest", "shop", "r", {"spec": {"access": {"kubernetes": {"scopes": [{"rules": [nodes]}]}}}})
+    world.add("AgentPolicy", deny_prod())
+    world.add("Namespace", {"metadata": {"name": "payments", "namespace": "", "labels": {"env": "prod"}}})
+    await turn(process)
+    assert reasons(world, "r") == ["PolicyDenied"]
+    assert finished(world, "r")["reason"] == "RequestDenied"
+
+
 async def test_a_deny_that_comes_while_policies_are_read_is_not_forgotten() -> None:
     world, process = begun()
     await turn(process)

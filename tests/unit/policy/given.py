@@ -124,6 +124,7 @@ def facts(**changes: Any) -> Facts:
         },
         "active": {},
         "limit_active": 20,
+        "live": False,
         "now": NOW,
     }
     return Facts(**{**base, **changes})

@@ -52,9 +52,41 @@ def test_false_is_false() -> None:
     [
         ("1 +", 1, 4, "Syntax error"),
         ("true &&\n  unknown", 2, 3, "undeclared reference to 'unknown'"),
-        ('identity.namespce == "a"', 1, 9, "identity.namespce"),
-        ('claims.task.purpos == "a"', 1, 12, "claims.task.purpos"),
+        (
+            'identity.namespce == "a"',
+            1,
+            9,
+            "identity has no field namespce; it has namespace, serviceAccount, podName,",
+        ),
+        ('claims.task.purpos == "a"', 1, 12, "claims.task has no field purpos; it has id, objective, purpose, param"),
+        ("access.kubernets.scopes.size() == 1", 1, 7, "access has no field kubernets; it has kubernetes"),
+        (
+            'cluster == "west" &&\n  access.kubernetes.scopes.all(s, s.namspace == "shop")',
+            2,
+            36,
+            "access.kubernetes.scopes has no field namspace; it has namespace, rules, clusterRole",
+        ),
+        (
+            'access.kubernetes.scopes.all(s, s.rules.exists(r, "get" in r.verb))',
+            1,
+            61,
+            "access.kubernetes.scopes.rules has no field verb; it has ",
+        ),
+        ("[access].exists(a, has(a.kube))", 1, 23, "access has no field kube; "),
+        ("namespaces.all(n, namespaces[n].label.env == 'test')", 1, 32, "namespaces has no field label; it has labels"),
         ("cluster == 1", 1, 9, "no matching overload"),
+        (
+            "access.kubernetes.scopes[0].namespace == 1",
+            1,
+            39,
+            "no matching overload for '_==_' applied to '(string, int)",
+        ),
+        ("identity.labels.team == true", 1, 22, "applied to '(string, bool)'"),
+        ("namespaces['shop'].labels.env == 1", 1, 31, "applied to '(string, int)'"),
+        ("access.kubernetes in ['shop']", 1, 19, "applied to '(access.kubernetes, list(string))'"),
+        ("access.kubernetes.scopes == null", 1, 26, "applied to '(list(access.kubernetes.scopes), null_type)'"),
+        ("identity == null", 1, 10, "applied to '(map(string, dyn), null_type)'"),
+        ("type(access) == package.access", 1, 17, "reserved identifier: package"),
         ("true ? true : 'a'", 1, 6, "no matching overload"),
     ],
 )
@@ -67,12 +99,25 @@ def test_what_does_not_compile_says_where_and_what_is_wrong(expression: str, lin
 
 
 @pytest.mark.parametrize(
-    "expression", ['"true"', "1", "identity.labels", "claims.task.parameters.sure", "dyn(true)", "null", "[true]"]
+    ("expression", "gives"),
+    [
+        ('"true"', "STRING"),
+        ("1", "INT"),
+        ("null", "NULL"),
+        ("[true]", "LIST<BOOL>"),
+        ("dyn(true)", "DYN"),
+        ("claims.task.parameters.sure", "DYN"),
+        ("identity.labels", "MAP<STRING, STRING>"),
+        ("access.kubernetes.scopes[0].namespace", "STRING"),
+        ("access.kubernetes", "access.kubernetes"),
+        ("access.kubernetes.scopes", "LIST<access.kubernetes.scopes>"),
+    ],
 )
-def test_what_does_not_give_a_boolean_does_not_compile(expression: str) -> None:
+def test_what_does_not_give_a_boolean_does_not_compile(expression: str, gives: str) -> None:
     with pytest.raises(ExpressionError) as raised:
         compile_expression(expression)
     assert raised.value.reason is Reason.EXPRESSION_INVALID
+    assert str(raised.value).startswith(f"line 1, column 1: it gives {gives}, not BOOL; ")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +150,7 @@ def test_a_loop_over_a_million_elements_of_a_request_ends_with_an_error_and_soon
     loop = compile_expression("claims.task.parameters.l.all(x, x >= 0)")
     started = time.monotonic()
     with pytest.raises(EvaluationError):
-        loop.is_true({"claims.task.parameters": {"l": list(range(1_000_000))}})
+        loop.is_true({"claims": {"task": {"parameters": {"l": list(range(1_000_000))}}}})
     assert time.monotonic() - started < 5
 
 
