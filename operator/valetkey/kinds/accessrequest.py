@@ -138,8 +138,12 @@ class DecisionStatus(Model):
     """What policy said."""
 
     id: str = Field(max_length=64, description="Names this decision in the log.")
-    outcome: Literal["Approved", "Denied"] = Field(description="Approved or Denied.")
-    policy: str | None = Field(default=None, max_length=253, description="The policy that decided.")
+    outcome: Literal["Approved", "Denied", "Pending"] = Field(
+        description="Approved, Denied, or Pending while it waits for people."
+    )
+    policy: str | None = Field(
+        default=None, max_length=253, description="The policy that decided, or that people are asked about."
+    )
     at: Time = Field(description="When.")
     denial: Denial | None = Field(default=None, description="Why not, and what would pass.")
 
