@@ -9,6 +9,7 @@ from typing import Final
 
 from valetkey import identity
 from valetkey.controller import status
+from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about, about_grant, in_time
 from valetkey.controller.grant import ends
 from valetkey.controller.queue import Key
@@ -32,7 +33,7 @@ from valetkey.kube import paths
 from valetkey.kube.api import ApiError, Json, RewoundError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.claims import check_claims
-from valetkey.policy.decide import Approved, Denied
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.policy.notation import line
 from valetkey.reasons import Reason
 
@@ -49,6 +50,7 @@ class Beginnings:
         self._backends = backends
         self._surroundings = surroundings
         self._views = views
+        self._approvals = Approvals(backends)
 
     async def identify(self, step: Identify, progress: Progress) -> Progress:
         """Reads the pod live, and finds where the credential would go."""
@@ -70,30 +72,20 @@ class Beginnings:
         request, secret = step.request, step.secret.name
         self._backends.log.demand_room()
         key = Key.of(request.metadata)
-        self._refuse_taken_secret(key, secret)
-        decision, facts, rehearsed = self._views.decide(key, request, step.identity, secret, self._backends.clock())
+        approvals = await self._approvals.heard(request)
+        decision, facts, rehearsed = self._views.decide(key, request, step.identity, self._backends.clock(), approvals)
+        if not isinstance(decision, Waiting):  # what waits for people takes no Secret yet
+            self._refuse_taken_secret(key, secret)
+        if isinstance(decision, Approved):
+            self._views.hold(key, decision, step.identity, secret)
         self._backends.metrics.decided(decision)
         decision_id = secrets.token_hex(8)
-        read = {"asked": request.spec.to_api(), "facts": facts} | ({"audit": rehearsed} if rehearsed else {})
-        if isinstance(decision, Approved):
-            reason, policy = Reason.POLICY_MATCHED, decision.policy.name
-            await self._backends.log.write(
-                reason,
-                **about(request),
-                decision=decision_id,
-                policy=policy,
-                **read,
-                message=f"entry {decision.entry}",
-            )
-        elif isinstance(decision, Denied):
-            await self._backends.log.write(
-                decision.denial.reason,
-                **about(request),
-                decision=decision_id,
-                policy=decision.policy,
-                **read,
-                message=decision.denial.message,
-            )
+        told = _told(request, decision)
+        if told is not None:
+            reason, policy, message = told
+            fields = about(request) | {"decision": decision_id, "policy": policy, "asked": request.spec.to_api()}
+            fields |= {"facts": facts} | ({"audit": rehearsed} if rehearsed else {})
+            await self._backends.log.write(reason, **fields, message=message)
         return learnt(progress, decision=decision, decision_id=decision_id)
 
     async def open(self, step: Open, progress: Progress) -> Progress:
@@ -125,8 +117,13 @@ class Beginnings:
                 raise
             # Ours of an earlier try, or that of an earlier request of this name: the next step looks at it.
             created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
-        self._take_in(TaskGrant.model_validate(created))
-        await asyncio.gather(self._read_request_again(request), self._read_policy_again(order))
+        grant = TaskGrant.model_validate(created)
+        self._take_in(grant)
+        await asyncio.gather(
+            self._read_request_again(request),
+            self._read_policy_again(order),
+            self._approvals.read_again(grant, grant.spec.order.approvals),
+        )
         return progress
 
     def _take_in(self, grant: TaskGrant) -> None:
@@ -250,6 +247,20 @@ class Beginnings:
             self._surroundings.put_policy(body)
 
 
+def _told(request: AccessRequest, decision: Decision) -> tuple[Reason, str | None, str] | None:
+    """Reason, policy and message of the record of a decision; None where there is nothing new to write down."""
+    match decision:
+        case Approved(policy=policy, entry=entry):
+            return decision.reason, policy.name, f"entry {entry}"
+        case Denied(denial=denial, policy=denied_by):
+            return Reason(denial.reason), denied_by, denial.message
+        case Waiting(policy=asks):
+            message = status.of_waiting(request, decision)
+            return None if status.says(request, message, "Approved") else (Reason.AWAITING_APPROVAL, asks, message)
+        case Undecided():
+            return None
+
+
 def _order(step: Open, decision_id: str, now: datetime) -> Order:
     request, verified, approved = step.request, step.identity, step.approved
     return Order(
@@ -264,6 +275,7 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         task=OrderTask(id=request.spec.task.id, purpose=request.spec.task.purpose),
         policy=approved.policy,
         decision=decision_id,
+        approvals=approved.approvals,
         access=request.spec.access,
         line=line(request.spec.access),
         pod_templates=approved.pod_templates,

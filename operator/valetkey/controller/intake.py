@@ -76,7 +76,9 @@ class Intake:
         except ValidationError as error:
             _unreadable("AccessApproval", body, error)
         else:
-            if self._cache.approvals.put(approval):
+            if approval.metadata.terminating:  # taken back, whatever holds it up
+                self.approval_gone(_key(body), approval.metadata.uid)
+            elif self._cache.approvals.put(approval):
                 self._wake(Key(approval.metadata.namespace, approval.spec.request.name))
 
     def pod(self, body: Json) -> None:

@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about
-from valetkey.controller.steps import Drop, Progress, Refuse
+from valetkey.controller.steps import Await, Drop, Progress, Refuse
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
-from valetkey.policy.decide import Denied
+from valetkey.policy.decide import Approved, Denied, Waiting
 from valetkey.reasons import Reason, place_of
 
 DROPPED: Final = "RequestsDropped"
@@ -59,6 +59,8 @@ class Refusals:
                 await self._backends.log.write(reason, **about(request), message=message)
             case Reason() as reason:
                 message, finished = _UNASKED[reason], reason
+                if reason is Reason.REQUEST_EXPIRED and _waited(request, progress):
+                    message = "nobody approved it in time; create it again when somebody can"
                 await self._backends.log.write(reason, **about(request), message=message)
         kind, condition, _ = place_of(reason)
         says = [
@@ -91,9 +93,27 @@ class Refusals:
             await backends.log.write(DROPPED, **about(step.request), message=message)
         return progress
 
+    async def ask_people(self, step: Await, progress: Progress) -> None:
+        """Shows that a request waits for people, with an Event; once for each thing that there is to say."""
+        request, waiting, now = step.request, step.waiting, self._backends.clock()
+        message = status.of_waiting(request, waiting)
+        if status.says(request, message, "Approved", "Ready"):
+            return
+        decision = DecisionStatus(id=progress.decision_id, outcome="Pending", policy=waiting.policy, at=now)
+        says = [
+            (Reason.AWAITING_APPROVAL, message),
+            (Reason.ACCESS_IN_PROGRESS, message),
+            (Reason.TASK_IN_PROGRESS, "waiting"),
+        ]
+        if progress.identity is not None:
+            says.insert(0, (Reason.IDENTITY_VERIFIED, f"pod {progress.identity.pod_name}"))
+        await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
+        if not status.says(request, message, "Approved"):
+            self._backends.events.post("AccessRequest", request.metadata, Reason.AWAITING_APPROVAL, message)
+
     async def wait(self, request: AccessRequest, reason: Reason, message: str) -> None:
         """Shows why a request waits, once for each reason."""
-        if any(c.message == message for c in request.status.conditions):
+        if status.says(request, message):
             return
         now = self._backends.clock()
         kind, condition, _ = place_of(reason)
@@ -103,3 +123,14 @@ class Refusals:
         if (kind, condition) != ("AccessRequest", "Ready"):
             says.append((Reason.ACCESS_IN_PROGRESS, message))
         await self._backends.write_request_status(request, status.of_refused(request, None, says, now))
+
+
+def _waited(request: AccessRequest, progress: Progress) -> bool:
+    """Whether it was people that a request waited for, as far as is known."""
+    match progress.decision:
+        case Waiting() | Approved(wait=timedelta()):
+            return True
+        case None:
+            return status.shows_waiting(request)
+        case _:
+            return False

@@ -7,6 +7,7 @@ import logging
 from datetime import datetime
 from typing import assert_never
 
+from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.endings import Endings
@@ -14,6 +15,7 @@ from valetkey.controller.grant import next_step
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.refusals import Refusals
 from valetkey.controller.steps import (
+    Await,
     Decide,
     Deliver,
     Drop,
@@ -23,6 +25,7 @@ from valetkey.controller.steps import (
     Identify,
     Issue,
     LetGo,
+    LookUp,
     Open,
     Progress,
     Refuse,
@@ -55,6 +58,7 @@ class Worker:
         self._beginnings = beginnings
         self._endings = endings
         self._refusals = Refusals(backends)
+        self._approvals = Approvals(backends)
         self._times = times
         self._away = False
         """Whether the API server did not answer lately."""
@@ -100,6 +104,10 @@ class Worker:
                         return self._queue.add_at(key, until, ending=ending)
                     case Forget():
                         return self._queue.forget(key)
+                    case Await(until=until):
+                        await self._refusals.ask_people(step, progress)
+                        self._queue.succeeded(key)
+                        return self._queue.add_at(key, until, ending=False)
                     case Hold(undecided=undecided):
                         return await self._hold(key, undecided, view.grant)
                     case Identify() | Decide() | Open() | Issue() | Deliver() if endings_alone:
@@ -126,6 +134,8 @@ class Worker:
                 return await self._beginnings.decide(step, progress)
             case Open():
                 return await self._beginnings.open(step, progress)
+            case LookUp():
+                return await self._approvals.look_up(step, progress)
             case Issue():
                 return await self._beginnings.issue(step, progress)
             case Deliver():
@@ -142,7 +152,7 @@ class Worker:
                 return await self._endings.let_go(step, progress)
             case Remove():
                 return await self._endings.remove(step, progress)
-            case Wait() | Hold() | Forget():
+            case Wait() | Await() | Hold() | Forget():
                 raise AssertionError(step)
             case _:
                 assert_never(step)
