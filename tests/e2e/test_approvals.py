@@ -27,7 +27,7 @@ class People:
         """Gives them the two rights that it takes."""
         rule = {"apiGroups": ["valetkey.dev"], "resources": ["agentpolicies"], "verbs": ["approve"]}
         rules = [rule | {"resourceNames": [self.agent.policy]}]
-        subjects = [USER | {"name": person.user} for person in (self.ann, self.bob)]
+        subjects = [USER | {"name": str(person.user)} for person in (self.ann, self.bob)]
         await self.api.made(f"{RBAC}/clusterroles", {"metadata": {"name": self.role}, "rules": rules})
         bindings = (
             ("clusterrolebindings", self.role),
@@ -152,7 +152,7 @@ async def test_who_has_lost_the_right_has_approved_nothing(agent: Agent, people:
     await asks(agent, approvals=2)
     name = await waiting(agent)
     await people.say(people.ann, name)
-    subjects = [USER | {"name": people.bob.user}]
+    subjects = [USER | {"name": str(people.bob.user)}]
     status, body = await agent.api.patch(f"{RBAC}/clusterrolebindings/{people.role}", {"subjects": subjects})
     assert status == 200, body
     await people.until_may(people.ann, may=False)

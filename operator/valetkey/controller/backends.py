@@ -20,6 +20,7 @@ from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import Order, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
+from valetkey.policy.decide import Waiting
 from valetkey.reasons import Reason
 
 _logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class Backends:
     events: Announce
     metrics: Metrics
     clock: Callable[[], datetime]
+    tell_people: Callable[[AccessRequest, Waiting], None] = lambda request, waiting: None
+    """Where people are told elsewhere than on the request that it has begun to wait for them; returns at once."""
 
     def issuer(self, order: Order) -> Issuer:
         """The issuer of the one member that the order's access has."""

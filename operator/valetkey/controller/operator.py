@@ -23,6 +23,7 @@ from valetkey.controller.endings import Endings
 from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
 from valetkey.controller.metrics import Metrics, Now
+from valetkey.controller.notices import Notices
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
@@ -117,6 +118,9 @@ class Operator:
             certificate_authority=certificate_authority,
             clock=clock,
         )
+        webhook = settings.approvals_webhook
+        self._notices = Notices(webhook, cluster=settings.cluster, clock=clock) if webhook else None
+        told = {"tell_people": self._notices.post} if self._notices else {}
         backends = Backends(
             api=api,
             cache=self._cache,
@@ -126,6 +130,7 @@ class Operator:
             events=self._events,
             metrics=self._metrics,
             clock=clock,
+            **told,
         )
         self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
         self._sweep = Sweep(backends, every=settings.sweep_every)
@@ -195,6 +200,8 @@ class Operator:
             kept_free = number < self._settings.workers // 4
             self._run(died, f"worker-{number}", self._worker.work(endings_alone=kept_free))
         self._run(died, "events", self._events.run())
+        if self._notices is not None:
+            self._run(lambda: None, "notices", self._notices.run())
         self._run(died, "policy-statuses", self._statuses.run())
         self._run(died, "sweep", self._sweep.keep_sweeping())
         self._statuses.show(self._surroundings.compiled(), self._surroundings.namespaces)

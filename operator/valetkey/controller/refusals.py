@@ -99,6 +99,8 @@ class Refusals:
         message = status.of_waiting(request, waiting)
         if status.says(request, message, "Approved", "Ready"):
             return
+        before = request.status.decision
+        begins = before is None or (before.outcome, before.policy) != ("Pending", waiting.policy)
         decision = DecisionStatus(id=progress.decision_id, outcome="Pending", policy=waiting.policy, at=now)
         says = [
             (Reason.AWAITING_APPROVAL, message),
@@ -108,6 +110,8 @@ class Refusals:
         if progress.identity is not None:
             says.insert(0, (Reason.IDENTITY_VERIFIED, f"pod {progress.identity.pod_name}"))
         await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
+        if begins:
+            self._backends.tell_people(request, waiting)
         if not status.says(request, message, "Approved"):
             self._backends.events.post("AccessRequest", request.metadata, Reason.AWAITING_APPROVAL, message)
 
