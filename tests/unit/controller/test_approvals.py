@@ -67,6 +67,12 @@ class Case:
         body: Json = self.world.objects["AccessRequest", "shop", "r"].get("status", {})
         return body
 
+    @property
+    def version(self) -> str:
+        """Of the request: another one wherever it was written again."""
+        version: str = self.world.objects["AccessRequest", "shop", "r"]["metadata"]["resourceVersion"]
+        return version
+
     def shown(self, kind: str) -> tuple[str, str]:
         """Reason and message of a condition of the request."""
         return next((c["reason"], c["message"]) for c in self.status["conditions"] if c["type"] == kind)
@@ -100,10 +106,13 @@ async def test_a_request_that_people_are_asked_about_says_whom_until_when_and_wh
 
 async def test_it_says_so_once_and_again_only_when_there_is_something_else_to_say() -> None:
     case = Case(approval={"approvals": 2})
+    await case.turn()
+    version = case.version
     await case.turn(3)
     case.process = Process(case.world)
     await case.process.relist.read_all()
     await case.turn(2)
+    assert case.version == version
     assert len(case.records("AwaitingApproval")) == len(case.world.events) == 1
     case.say("ann")
     await case.turn(3)
@@ -195,6 +204,7 @@ async def test_who_says_it_a_hundred_times_is_asked_about_once_and_whom_nobody_s
         return await create(path, body)
 
     case.world.create = create  # type: ignore[method-assign]
+    case.say(FIXER, "own")
     await case.turn()
     assert asked == []
     for number in range(100):
@@ -284,7 +294,14 @@ async def test_what_cannot_be_asked_is_asked_again_and_grants_nothing_meanwhile(
     await case.process.work()
     assert case.world.of("TaskGrant") == []
     assert case.shown("Finished")[0] == "TaskInProgress"
-    await case.process.work()
+    assert "it is tried again" in case.shown("Ready")[1]
+    case.take_back()
+    await case.turn()
+    # It says again what it waits for, and that is no news.
+    assert case.shown("Ready")[1] == case.shown("Approved")[1]
+    assert len(case.records("AwaitingApproval")) == len(case.world.events) == 1
+    case.say("ann")
+    await case.turn()
     assert case.access
 
 
