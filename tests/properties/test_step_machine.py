@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         if fresh:
             self.run(self.process.watch)
-        world.fuse, world.fuse_after, world.faults = fuse, after, faults
+        world.fuse, world.fuse_after, world.faults = fuse, after, list(faults)  # which the world uses up
         try:
             self.run(self.process.work)
         except Crash:
