@@ -24,6 +24,9 @@ class Reason(StrEnum):
     GUARDS_MISSING = "GuardsMissing"
     # AccessRequest Approved
     POLICY_MATCHED = "PolicyMatched"
+    PERSON_APPROVED = "PersonApproved"
+    PERSON_DENIED = "PersonDenied"
+    AWAITING_APPROVAL = "AwaitingApproval"
     NO_POLICY_MATCHED = "NoPolicyMatched"
     POLICY_DENIED = "PolicyDenied"
     ACCESS_BEYOND_POLICY = "AccessBeyondPolicy"
@@ -87,7 +90,7 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
         "Unknown": frozenset({Reason.IDENTITY_PENDING, Reason.GUARDS_MISSING}),
     },
     ("AccessRequest", "Approved"): {
-        "True": frozenset({Reason.POLICY_MATCHED}),
+        "True": frozenset({Reason.POLICY_MATCHED, Reason.PERSON_APPROVED}),
         "False": frozenset(
             {
                 Reason.NO_POLICY_MATCHED,
@@ -100,10 +103,17 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.TTL_TOO_LONG,
                 Reason.DELIVERY_NOT_ALLOWED,
                 Reason.LIMIT_REACHED,
+                Reason.PERSON_DENIED,
             }
         ),
         "Unknown": frozenset(
-            {Reason.POLICIES_NOT_READY, Reason.POLICIES_STALE, Reason.EVALUATION_FAILED, Reason.CRDS_OUTDATED}
+            {
+                Reason.AWAITING_APPROVAL,
+                Reason.POLICIES_NOT_READY,
+                Reason.POLICIES_STALE,
+                Reason.EVALUATION_FAILED,
+                Reason.CRDS_OUTDATED,
+            }
         ),
     },
     ("AccessRequest", "Ready"): {

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from valetkey.kinds.base import Duration, Model
+
+
+def _private(url: str) -> str:
+    """The URL, if what is sent there is read by nobody on the way; raises ValueError."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a URL here has no user and no password: everybody who reads the settings would have them")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and _loopback(parts.hostname))):
+        raise ValueError("not a URL of https, or of http on loopback")
+    return url
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Settings(Model):
@@ -45,6 +64,9 @@ class Settings(Model):
         default=timedelta(minutes=5),
         ge=timedelta(seconds=1),
         description="How often what belongs to no TaskGrant is looked for.",
+    )
+    approvals_webhook: Annotated[str, AfterValidator(_private)] | None = Field(
+        default=None, description="Where it is told that a request waits for people; https, or http on loopback."
     )
     workers: int = Field(default=32, ge=1, le=256, description="Keys worked on at once.")
     account_directory: Path = Field(

@@ -63,6 +63,8 @@ def test_the_chart_lints(helm: Helm) -> None:
             "/grantable/cluster/rules/0/verbs/0",
         ),
         ({"pendingTTL": "5 minutes"}, "/pendingTTL"),
+        ({"approvals": {"webhook": {"url": "http://hooks.example.com"}}}, "/approvals/webhook/url"),
+        ({"approvals": {"webhook": {"url": "https://user:word@hooks.example.com"}}}, "/approvals/webhook/url"),
         ({"workers": 0}, "/workers"),
         ({"limits": {"active": 0}}, "/limits/active"),
         ({"mutatingPolicy": "yes"}, "/mutatingPolicy"),
@@ -188,6 +190,7 @@ def test_crds_can_be_left_to_somebody_else(helm: Helm) -> None:
 
 def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
     values = {"audience": "https://api", "server": "https://10.0.0.1:6443", "limits": {"active": 7}, "workers": 8}
+    values |= {"approvals": {"webhook": {"url": "https://hooks.example.com/a"}}}
     config = of_kind(render(helm, values), "ConfigMap")["valetkey"]["data"]
     settings = Settings.model_validate_json(config["settings.json"])
     assert settings == Settings(
@@ -199,6 +202,7 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
         audience="https://api",
         server="https://10.0.0.1:6443",
         limits_active=7,
+        approvals_webhook="https://hooks.example.com/a",
         workers=8,
         log_directory=Path("/var/log/valetkey"),
         log_keep=timedelta(hours=2160),
@@ -211,7 +215,7 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
 
 def test_every_setting_follows_from_a_value_or_is_left_to_its_default(helm: Helm) -> None:
     config = of_kind(render(helm), "ConfigMap")["valetkey"]["data"]
-    assert set(json.loads(config["settings.json"])) | {"audience", "server"} == {
+    assert set(json.loads(config["settings.json"])) | {"audience", "server", "approvalsWebhook"} == {
         field.alias for field in Settings.model_fields.values()
     }
 
@@ -222,7 +226,7 @@ def test_the_guards_that_the_operator_expects_are_those_that_are_installed(helm:
     kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     installed = {(o["kind"], o["metadata"]["name"]): o for o in objects if o["kind"] in kinds}
     assert installed == {(o["kind"], o["metadata"]["name"]): o for o in expected}
-    assert len(expected) == 22
+    assert len(expected) == 24
 
 
 async def test_the_guards_that_the_operator_expects_are_what_the_api_server_stores(

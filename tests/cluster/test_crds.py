@@ -270,6 +270,8 @@ async def test_the_spec_of_a_grant_does_not_change(api: Api, world: World) -> No
         {"spec": {"ttl": {"default": "5m", "max": "15m"}}},
         {"spec": {"ttl": {"max": "15m"}}},
         {"spec": {"backstop": "Job"}},
+        {"spec": {"approval": {}}},
+        {"spec": {"approval": {"when": "true", "approvals": 10, "timeout": "24h"}}},
         {"spec": {"purposes": [{"name": "a", "parameters": {"n": {"type": "integer", "minimum": 1, "maximum": 3}}}]}},
         {"spec": {"purposes": [{"name": "a", "parameters": {"s": {"type": "array", "enum": ["x"], "maxLength": 3}}}]}},
     ],
@@ -284,6 +286,14 @@ async def test_a_deny_may_name_nothing(api: Api, installed: Json) -> None:
     assert installed
     status, answer = await api.post(f"{POLICIES}?dryRun=All", policy(unique("p"), "Deny"))
     assert status == 201, answer
+
+
+async def test_a_deny_asks_nobody(api: Api, installed: Json) -> None:
+    assert installed
+    body = policy(unique("p"), "Deny", spec={"approval": {}})
+    status, answer = await api.post(f"{POLICIES}?dryRun=All", body)
+    assert status == 422, answer
+    assert "approval belongs to an Allow" in answer["message"]
 
 
 async def test_a_policy_has_the_defaults_that_its_author_left_out(api: Api, installed: Json) -> None:
@@ -384,6 +394,10 @@ async def test_a_policy_has_the_defaults_that_its_author_left_out(api: Api, inst
             "spec.delivery: Invalid value: 0: spec.delivery in body should have at least 1 items",
         ),
         ({"spec": {"limits": {"active": 0}}}, "spec.limits.active: Invalid value"),
+        ({"spec": {"approval": {"timeout": "24h1s"}}}, 'spec.approval.timeout: Invalid value: "24h1s": at most 24h'),
+        ({"spec": {"approval": {"timeout": "0s"}}}, 'spec.approval.timeout: Invalid value: "0s": at least 1s'),
+        ({"spec": {"approval": {"approvals": 0}}}, "spec.approval.approvals: Invalid value"),
+        ({"spec": {"approval": {"approvals": 11}}}, "spec.approval.approvals: Invalid value"),
         ({"spec": {"backstop": "Pod"}}, 'spec.backstop: Unsupported value: "Pod"'),
     ],
 )
@@ -471,6 +485,7 @@ async def test_the_kinds_have_short_names_and_a_category(api: Api, installed: Js
         "accessrequests": (["ar"], ["valetkey"]),
         "taskgrants": (["tg"], ["valetkey"]),
         "agentpolicies": (["ap"], ["valetkey"]),
+        "accessapprovals": (["aa"], ["valetkey"]),
         "leaders": (None, None),
     }
     assert {n for n in kinds if "/" in n} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from tests.properties.world import World
 from valetkey.controller.backends import Backends
@@ -20,6 +21,7 @@ from valetkey.controller.views import Views
 from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.issuers.kubernetes import KubernetesIssuer
+from valetkey.kinds.base import API_VERSION
 from valetkey.kube.api import Json
 
 GUARD: Json = {
@@ -98,11 +100,19 @@ class Process:
         for key, grant in self.cache.grants.notes():
             if grant.uid not in live:
                 self.intake.grant_gone(key, grant.uid)
+        for key, approval in self.cache.approvals.notes():
+            if approval.uid not in live:
+                self.intake.approval_gone(key, approval.uid)
         for namespace in self.namespaces:
             for name, uid in self.cache.pods.uids(namespace).items():
                 if uid not in live:
                     self.intake.pod_gone(Key(namespace, name), uid)
-        takes = {"AccessRequest": self.intake.request, "TaskGrant": self.intake.grant, "Pod": self.intake.pod}
+        takes = {
+            "AccessRequest": self.intake.request,
+            "TaskGrant": self.intake.grant,
+            "AccessApproval": self.intake.approval,
+            "Pod": self.intake.pod,
+        }
         for kind, take in takes.items():
             for body in self.world.of(kind):
                 take(body)
@@ -167,8 +177,28 @@ def request(name: str, owner: Json, ttl: str, secret: str, now: datetime) -> Jso
     }
 
 
-def policy(minutes: int, backstop: str = "None") -> Json:
-    """Allows the request above, for so long at most."""
+def approval(name: str, asked: Json, username: str, verdict: str = "Approve", policy: str = "fix") -> Json:
+    """What a person says on a request, as admission leaves it."""
+    metadata = asked["metadata"]
+    about = {"name": metadata["name"], "uid": metadata["uid"]}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "ownerReferences": [{"apiVersion": API_VERSION, "kind": "AccessRequest", **about}],
+        },
+        "spec": {
+            "request": about,
+            "policy": policy,
+            "verdict": verdict,
+            "approver": {"username": username, "groups": ["people"]},
+            **({"reason": "not now"} if verdict == "Deny" else {}),
+        },
+    }
+
+
+def policy(minutes: int, backstop: str = "None", **spec: Any) -> Json:
+    """Allows the request above, for so long at most; `spec` is laid over it."""
     return {
         "metadata": {"name": "fix", "namespace": ""},
         "spec": {
@@ -190,5 +220,6 @@ def policy(minutes: int, backstop: str = "None") -> Json:
             ],
             "ttl": {"default": "1m", "max": f"{minutes}m"},
             "backstop": backstop,
+            **spec,
         },
     }

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.properties.life import GUARD, LONG, PODS, SHORT, Process, pod, policy, request
+from tests.properties.life import GUARD, LONG, PODS, SHORT, Process, approval, pod, policy, request
 from tests.properties.world import Crash, World, ends_at
 from valetkey.controller import objects
 from valetkey.kinds.accessrequest import AccessRequest
@@ -20,6 +20,9 @@ from valetkey.kube.api import Json
 from valetkey.reasons import Reason, place_of
 
 BACKSTOPS = ("None", "Job")
+PEOPLE = ("ann", "bob", "kim")
+APPROVALS = st.none() | st.integers(1, 2)
+"""How many people a policy asks; None where it asks nobody."""
 
 
 AWAKE = objects.AWAKE
@@ -28,15 +31,20 @@ AWAKE = objects.AWAKE
 class Machine(RuleBasedStateMachine):
     """Agents, people, time and faults on one side; the operator, which dies a lot, on the other."""
 
-    @initialize(backstop=st.sampled_from(BACKSTOPS), awake=st.sampled_from((0, AWAKE)))
-    def begin(self, backstop: str, awake: int) -> None:
+    @initialize(backstop=st.sampled_from(BACKSTOPS), awake=st.sampled_from((0, AWAKE)), asks=APPROVALS)
+    def begin(self, backstop: str, awake: int, asks: int | None) -> None:
         objects.AWAKE = awake  # type: ignore[misc]
         self.world = World()
         self.causes: dict[str, set[str]] = {}
         self.crashes = 0
         self.world.add("ValidatingAdmissionPolicy", {**GUARD})
         self.world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-        self.world.add("AgentPolicy", policy(15, backstop))
+        self.world.add("AgentPolicy", policy(15, backstop, **people(asks)))
+        self.world.approvers = {"fix": set(PEOPLE)}
+        self.asked_for = {1: asks or 0}
+        """How many people each generation of the policy asks."""
+        self.seen: set[str] = set()
+        """Grants that were looked at when they were new."""
         self.world.now += timedelta(minutes=1)
         self.world.now = self.world.now.replace(microsecond=0)
         for name in PODS:
@@ -58,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         if fresh:
             self.run(self.process.watch)
-        world.fuse, world.fuse_after, world.faults = fuse, after, faults
+        world.fuse, world.fuse_after, world.faults = fuse, after, list(faults)  # which the world uses up
         try:
             self.run(self.process.work)
         except Crash:
@@ -68,6 +76,12 @@ class Machine(RuleBasedStateMachine):
         if crashed:
             self.process = Process(world)
             self.run(self.process.relist.read_all)
+        elif fresh and not any(faults):
+            for grant in self.live_grants():
+                said = {body["metadata"]["uid"] for body in world.of("AccessApproval")}
+                assert {word["uid"] for word in grant["spec"]["order"].get("approvals", ())} <= said, (
+                    "it outlives a word"
+                )
 
     @rule(at=st.integers(1, 14), orphan=st.booleans(), named=st.booleans())
     def the_operator_sweeps(self, at: int, orphan: bool, named: bool) -> None:
@@ -155,11 +169,54 @@ class Machine(RuleBasedStateMachine):
         if how == "replace":
             self.world.add("Pod", pod(name))
 
-    @rule(minutes=st.sampled_from([1, 15]), backstop=st.sampled_from(BACKSTOPS))
-    def the_policy_changes(self, minutes: int, backstop: str) -> None:
+    @precondition(lambda self: self.world.of("AccessRequest"))
+    @rule(data=st.data(), who=st.sampled_from(PEOPLE), verdict=st.sampled_from(["Approve", "Approve", "Deny"]))
+    def a_person_speaks(self, data: st.DataObject, who: str, verdict: str) -> None:
+        body = data.draw(st.sampled_from(self.world.of("AccessRequest")))
+        if who in self.world.approvers["fix"]:  # the guard lets nobody else
+            self.count += 1
+            self.world.add("AccessApproval", approval(f"a{self.count}", body, who, verdict))
+            if verdict == "Deny":
+                self.cause_of_request(body["metadata"]["uid"], Reason.POLICY_CHANGED)
+
+    @rule(
+        who=st.sampled_from(PEOPLE),
+        then=st.sampled_from(["nothing", "takes it back", "loses the right"]),
+        late=st.booleans(),
+    )
+    def everybody_agrees(self, who: str, then: str, late: bool) -> None:
+        """And the operator hears of it; then one of them changes their mind, or may not say so any more."""
+        asked = [body for body in self.world.of("AccessRequest") if "grant" not in body.get("status", {})]
+        for body in asked:
+            for one in self.world.approvers["fix"] - ({who} if late else set()):
+                self.count += 1
+                self.world.add("AccessApproval", approval(f"a{self.count}", body, one))
+        self.run(self.process.watch)
+        if then == "takes it back":
+            for body in list(self.world.of("AccessApproval")):
+                if body["spec"]["approver"]["username"] == who:
+                    self.world.remove("AccessApproval", "shop", body["metadata"]["name"])
+                    self.cause_of_request(body["spec"]["request"]["uid"], Reason.POLICY_CHANGED)
+        elif then == "loses the right":
+            self.world.approvers["fix"].discard(who)
+
+    @precondition(lambda self: self.world.of("AccessApproval"))
+    @rule(data=st.data())
+    def a_person_takes_it_back(self, data: st.DataObject) -> None:
+        body = data.draw(st.sampled_from(self.world.of("AccessApproval")))
+        self.world.remove("AccessApproval", "shop", body["metadata"]["name"])
+        self.cause_of_request(body["spec"]["request"]["uid"], Reason.POLICY_CHANGED)
+
+    @rule(who=st.sampled_from(PEOPLE))
+    def a_person_loses_the_right_or_gets_it_back(self, who: str) -> None:
+        self.world.approvers["fix"] ^= {who}
+
+    @rule(minutes=st.sampled_from([1, 15]), backstop=st.sampled_from(BACKSTOPS), asks=APPROVALS)
+    def the_policy_changes(self, minutes: int, backstop: str, asks: int | None) -> None:
         known = self.world.objects["AgentPolicy", "", "fix"]
         generation = known["metadata"]["generation"] + 1
-        spec = policy(minutes, backstop)["spec"]
+        spec = policy(minutes, backstop, **people(asks))["spec"] | ({} if asks else {"approval": None})
+        self.asked_for[generation] = asks or 0
         self.world.change("AgentPolicy", "", "fix", {"metadata": {"generation": generation}, "spec": spec})
         if minutes == 1:
             for grant in self.live_grants():
@@ -230,6 +287,27 @@ class Machine(RuleBasedStateMachine):
         assert all(len(tokens) == 1 for tokens in within.values()), within
 
     @invariant()
+    def who_is_asked_had_said_yes_when_a_grant_was_opened(self) -> None:
+        """Each grant that is new was opened since the last look: nobody but the operator has acted meanwhile."""
+        for grant in self.world.of("TaskGrant"):
+            if grant["metadata"]["uid"] in self.seen:
+                continue
+            self.seen.add(grant["metadata"]["uid"])
+            order = grant["spec"]["order"]
+            words = order.get("approvals", [])
+            needed = self.asked_for[order["policy"]["generation"]]
+            assert len(words) == len({word["username"] for word in words}) == needed
+            for word in words:
+                if ("AccessApproval", "shop", word["name"]) not in self.world.objects:
+                    # The operator had not heard that it was gone: it finds that before anything is made.
+                    assert not self.tokens_of(grant)
+                    continue
+                said = self.world.objects["AccessApproval", "shop", word["name"]]
+                assert said["metadata"]["uid"] == word["uid"]
+                assert (said["spec"]["verdict"], said["spec"]["request"]["uid"]) == ("Approve", order["requestUID"])
+                assert word["username"] in self.world.approvers["fix"]
+
+    @invariant()
     def a_secret_of_others_is_as_it_was(self) -> None:
         for body in self.world.of("Secret"):
             assert body["type"] == SECRET_TYPE or body["data"] == {"theirs": "eA=="}
@@ -276,6 +354,10 @@ class Machine(RuleBasedStateMachine):
     def run(self, work: Callable[[], Any]) -> None:
         self.loop.run_until_complete(work())
 
+    def tokens_of(self, grant: Json) -> list[str]:
+        account = grant["spec"]["plan"]["kubernetes"]["account"]["name"]
+        return [token for token, (name, _) in self.world.tokens.items() if name == account]
+
     def live_grants(self) -> list[Json]:
         return [body for body in self.world.of("TaskGrant") if "deletionTimestamp" not in body["metadata"]]
 
@@ -284,6 +366,11 @@ class Machine(RuleBasedStateMachine):
 
     def cause_of_request(self, uid: str, reason: Reason) -> None:
         self.causes.setdefault(uid, set()).add(reason)
+
+
+def people(asks: int | None) -> Json:
+    """The part of a policy that asks for so many people."""
+    return {"approval": {"approvals": asks}} if asks else {}
 
 
 def not_after(grant: Json) -> datetime:

@@ -28,7 +28,9 @@ _ITEM = re.compile(
 _KINDS = {
     "accessrequests": "AccessRequest",
     "taskgrants": "TaskGrant",
+    "accessapprovals": "AccessApproval",
     "agentpolicies": "AgentPolicy",
+    "subjectaccessreviews": "SubjectAccessReview",
     "pods": "Pod",
     "secrets": "Secret",
     "namespaces": "Namespace",
@@ -63,6 +65,8 @@ class World:
         self.placed: list[tuple[str, str]] = []
         """Request uid and token, of every credential that ever lay in a Secret."""
         self.records: list[dict[str, Any]] = []
+        self.approvers: dict[str, set[str]] = {}
+        """Who may approve, by policy."""
         self.log_is_nearly_full = False
         self.events: list[tuple[str, str, str]] = []
         self._count = 0
@@ -89,6 +93,8 @@ class World:
                 return self._token(self._found("ServiceAccount", namespace, name))
             if kind == "Event":
                 return body
+            if kind == "SubjectAccessReview":
+                return {"status": {"allowed": self._may(body["spec"])}}
             return self.add(kind, body | {"metadata": body["metadata"] | {"namespace": namespace}})
 
     async def replace(self, path: str, body: Json) -> Json:
@@ -217,6 +223,11 @@ class World:
             if any(owner["uid"] == uid for owner in owners) and (kind, namespace, name) in self.objects:
                 self.remove(kind, namespace, name)
 
+    def _may(self, asked: Json) -> bool:
+        right = asked["resourceAttributes"]
+        assert (right["group"], right["resource"], right["verb"]) == ("valetkey.dev", "agentpolicies", "approve")
+        return asked["user"] in self.approvers.get(right["name"], ())
+
     def _request(self) -> _Request:
         return _Request(self)
 
@@ -299,12 +310,12 @@ def ends_at(job: Json) -> datetime:
 
 
 def _merge(old: Any, patch: Any) -> Any:
-    if not isinstance(patch, dict) or not isinstance(old, dict):
+    if not isinstance(patch, dict):
         return copy.deepcopy(patch)
-    merged = dict(old)
+    merged = dict(old) if isinstance(old, dict) else {}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = _merge(old.get(key), value)
+            merged[key] = _merge(merged.get(key), value)
     return merged

@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 from tests.cluster.local.places import ROOT
 from valetkey.cli.app import app
 from valetkey.kinds import AgentPolicy
+from valetkey.kinds.accessapproval import ApprovalSpec
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.agentpolicy import PolicySpec
+from valetkey.kinds.demands import Approval
 from valetkey.policy.compile import CompiledPolicy, compile_policy
+from valetkey.policy.expressions import compile_expression
 
 README = (ROOT / "README.md").read_text()
 RUN_ELSEWHERE = {
@@ -51,9 +54,17 @@ def test_the_example_of_a_policys_test_is_run_as_it_stands() -> None:
     assert done.output == f"{said}\n"
 
 
+def test_what_is_said_of_approvals_is_what_a_policy_takes() -> None:
+    text = README.split("`approval: ")[1].split("`")[0]
+    guardrail = README.split("such as `!approvals")[1].split("`")[0]
+    assert Approval.model_validate(yaml.safe_load(text)).needed == 2
+    for expression in (yaml.safe_load(text)["when"], f"!approvals{guardrail}"):
+        compile_expression(expression)
+
+
 def test_every_example_is_one_that_the_api_takes() -> None:
     examples = {body["kind"]: body for block in blocks("yaml") for body in yaml.safe_load_all(block)}
-    assert examples.keys() == {"AgentPolicy", "AccessRequest"}
+    assert examples.keys() == {"AgentPolicy", "AccessRequest", "AccessApproval"}
     filled = {
         "subject": {"podName": "p", "podUID": "u"},
         "requester": {
@@ -66,6 +77,9 @@ def test_every_example_is_one_that_the_api_takes() -> None:
         },
     }
     RequestSpec.model_validate(examples["AccessRequest"]["spec"] | filled)
+    said, asked = examples["AccessApproval"], examples["AccessRequest"]
+    assert ApprovalSpec.model_validate(said["spec"]).request.name == asked["metadata"]["name"]
+    assert said["spec"]["policy"] == examples["AgentPolicy"]["metadata"]["name"]
     metadata = {"uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"} | examples["AgentPolicy"]["metadata"]
     policy = AgentPolicy.model_validate({"metadata": metadata, "spec": examples["AgentPolicy"]["spec"]})
     assert isinstance(compile_policy(policy), CompiledPolicy)

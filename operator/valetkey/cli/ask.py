@@ -17,10 +17,11 @@ from valetkey.cli.tables import printable, show
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.base import format_duration
 from valetkey.policy.backwards import who_can as read_backwards
-from valetkey.policy.decide import Approved, Decision, Denied, decide
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
 from valetkey.policy.explain import explain as explained
 
 DENIED: Final = 3
+_WAITING: Final = 4
 _UNDECIDED: Final = 1
 _Cluster = Annotated[str, typer.Option(help="The cluster's name as in the chart's values, where rules read it.")]
 
@@ -33,7 +34,7 @@ def can_i(
 ) -> None:
     """Say what would be decided on a request if that pod made it now; creates nothing.
 
-    Exit code 0: granted, 3: denied, 1: it cannot be said.
+    Exit code 0: granted, 3: denied, 4: people would be asked, 1: it cannot be said.
     """
     namespace, name = place_of(as_pod, None)
     try:
@@ -135,6 +136,7 @@ def _request(spec: Json, file: Path) -> RequestSpec:
 
 
 def _tell(decision: Decision, output: Output) -> None:
+    told: Json
     match decision:
         case Approved(policy=policy, entry=entry, ttl=ttl):
             told = {"outcome": "Approved", "policy": policy.name, "entry": entry, "ttl": format_duration(ttl)}
@@ -143,9 +145,12 @@ def _tell(decision: Decision, output: Output) -> None:
             told = {"outcome": "Denied", "policy": name or "", **denial.to_api()}
             text, code = f"no, {denial.reason}: {denial.message}", DENIED
             text += f"\n{denial.allowed}" if denial.allowed else ""
-        case _:
-            told = {"outcome": "Undecided", "reason": decision.reason, "message": decision.message}
-            text, code = f"it cannot be said, {decision.reason}: {decision.message}", _UNDECIDED
+        case Waiting(policy=asks, needed=needed, approved_by=approved):
+            told = {"outcome": "Waiting", "policy": asks, "needed": needed, "approvedBy": list(approved)}
+            text, code = f"not yet: policy {asks} asks for {needed} people, {len(approved)} have approved", _WAITING
+        case Undecided(reason=reason, message=message):
+            told = {"outcome": "Undecided", "reason": reason, "message": message}
+            text, code = f"it cannot be said, {reason}: {message}", _UNDECIDED
     lines = [printable(line) for line in text.splitlines()]
     typer.echo(json.dumps(told) if output is Output.JSON else "\n".join(lines))
     raise typer.Exit(code)

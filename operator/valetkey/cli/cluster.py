@@ -52,6 +52,7 @@ def facts(namespace: str, pod_name: str, access: Access, cluster: str) -> Facts:
         cluster_roles={name: rules for name, rules in roles.items() if rules is not None},
         active=active,
         limit_active=LIMIT,
+        approvals=(),
         live=False,
         now=datetime.now(UTC),
     )

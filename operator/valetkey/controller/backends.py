@@ -21,6 +21,7 @@ from valetkey.kinds.base import Metadata
 from valetkey.kinds.taskgrant import Order, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
+from valetkey.policy.decide import Waiting
 from valetkey.reasons import Reason
 
 _logger = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Backends:
     tally: Tally = field(default_factory=Tally)
     daily_log: Allowance = field(default_factory=lambda: daily(64 << 10))
     """KiB of the log that what one account asks may fill."""
+    tell_people: Callable[[AccessRequest, Waiting], None] = lambda request, waiting: None
+    """Where people are told elsewhere than on the request that it has begun to wait for them; returns at once."""
 
     def issuer(self, order: Order) -> Issuer:
         """The issuer of the one member that the order's access has."""
@@ -115,7 +118,9 @@ class Backends:
         metadata = request.metadata
         path = paths.item("AccessRequest", metadata.namespace, metadata.name)
         # A merge patch keeps what it does not name, so what is no longer so is named as null.
-        fields = dict.fromkeys(("delivery",)) | status.to_api()
+        fields: dict[str, Any] = dict.fromkeys(("delivery",)) | status.to_api()
+        if status.decision is not None:
+            fields["decision"] = dict.fromkeys(("policy", "denial")) | status.decision.to_api()
         body = {"metadata": {"uid": metadata.uid}, "status": fields}
         try:
             written = await self.api.patch(f"{path}/status", body)

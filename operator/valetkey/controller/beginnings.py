@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import secrets
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
-
-import orjson
 
 from valetkey import identity
 from valetkey.controller import status
-from valetkey.controller.backends import Backends, about, about_grant, in_time
-from valetkey.controller.grant import ends
-from valetkey.controller.pace import Agent
+from valetkey.controller.approvals import Approvals
+from valetkey.controller.backends import Backends, about_grant, in_time
 from valetkey.controller.queue import Key
-from valetkey.controller.steps import Decide, Deliver, Identify, Issue, Open, Progress, learnt
+from valetkey.controller.steps import Deliver, Identify, Issue, Open, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
 from valetkey.delivery import secret as secret_delivery
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER, format_duration
+from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import (
     GrantDelivery,
     GrantSpec,
@@ -37,16 +31,12 @@ from valetkey.kube import paths
 from valetkey.kube.api import ApiError, Json, RewoundError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.claims import check_claims
-from valetkey.policy.decide import Approved, Denied
 from valetkey.policy.notation import line
 from valetkey.reasons import Reason
 
 MARGIN: Final = timedelta(seconds=3)
 """How long guards must have stood before a request: a new policy is enforced up to a second after its creation."""
 SOON: Final = timedelta(seconds=1)
-AT_ONCE: Final = timedelta(milliseconds=50)
-_REST_OF_A_GRANT: Final = 4
-"""KiB of the log that follow a decision until all is over."""
 
 
 class Beginnings:
@@ -56,6 +46,7 @@ class Beginnings:
         self._backends = backends
         self._surroundings = surroundings
         self._views = views
+        self._approvals = Approvals(backends)
 
     async def identify(self, step: Identify, progress: Progress) -> Progress:
         """Reads the pod live, and finds where the credential would go."""
@@ -71,27 +62,6 @@ class Beginnings:
         name = (asked.name if asked else None) or pod.default_secret or ""
         place = secret_delivery.plan(request, pod, self._views.sharers(pod.namespace, name, pod.uid))
         return learnt(progress, identity=verified, secret=place)
-
-    async def decide(self, step: Decide, progress: Progress) -> Progress:
-        """Asks policy; what it said is written down with all that it read, before anything follows from it."""
-        request, secret = step.request, step.secret.name
-        self._backends.log.demand_room()
-        self._refuse_more_than_a_days_log(request)
-        key = Key.of(request.metadata)
-        self._refuse_taken_secret(key, secret)
-        decision, facts, rehearsed = self._views.decide(key, request, step.identity, secret, self._backends.clock())
-        self._backends.metrics.decided(decision)
-        decision_id = secrets.token_hex(8)
-        read = {"asked": request.spec.to_api(), "facts": facts} | ({"audit": rehearsed} if rehearsed else {})
-        record = partial(self._write_down, request, read, decision=decision_id)
-        match decision:
-            case Approved(policy=policy, entry=entry):
-                await record(reason=Reason.POLICY_MATCHED, policy=policy.name, message=f"entry {entry}")
-            case Denied(denial=denial) if self._backends.slowed(request):
-                await self._backends.count_refusal(request, denial.reason, denial.message)
-            case Denied(denial=denial, policy=name):
-                await record(reason=denial.reason, policy=name, message=denial.message)
-        return learnt(progress, decision=decision, decision_id=decision_id)
 
     async def open(self, step: Open, progress: Progress) -> Progress:
         """Writes the grant, then reads again what it was decided on: whoever changes that meanwhile finds the grant."""
@@ -122,8 +92,13 @@ class Beginnings:
                 raise
             # Ours of an earlier try, or that of an earlier request of this name: the next step looks at it.
             created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
-        self._take_in(TaskGrant.model_validate(created))
-        await asyncio.gather(self._read_request_again(request), self._read_policy_again(order))
+        grant = TaskGrant.model_validate(created)
+        self._take_in(grant)
+        await asyncio.gather(
+            self._read_request_again(request),
+            self._read_policy_again(order),
+            self._approvals.read_again(grant, grant.spec.order.approvals),
+        )
         return progress
 
     def _take_in(self, grant: TaskGrant) -> None:
@@ -200,42 +175,6 @@ class Beginnings:
             )
         return guards.since
 
-    async def _write_down(self, request: AccessRequest, read: Json, *, reason: str, **more: str | None) -> None:
-        """Records a decision with all that it read."""
-        backends = self._backends
-        kib = _REST_OF_A_GRANT + len(orjson.dumps(read)) // 1024
-        backends.daily_log.spend(Agent.of(request), backends.clock(), kib)
-        await backends.log.write(reason, **about(request), **more, **read)
-
-    def _refuse_more_than_a_days_log(self, request: AccessRequest) -> None:
-        agent = Agent.of(request)
-        short = self._backends.daily_log.short_for(agent, self._backends.clock())
-        if short > timedelta():
-            again = format_duration(timedelta(seconds=math.ceil(short.total_seconds())))
-            raise InvalidError(
-                Reason.LIMIT_REACHED,
-                f"what ServiceAccount {agent.account} asks has filled as much of valetkey's log as one account may in "
-                f"a day (limits.dailyLog); ask again in {again}",
-            )
-
-    def _refuse_taken_secret(self, key: Key, secret: str) -> None:
-        there = self._views.holder(key, secret)
-        if there is None:
-            return
-        now = self._backends.clock()
-        if ends(self._views.of(there, Progress(), now), now):
-            raise NotReadyError(
-                Reason.PREVIOUS_GRANT_ENDING,
-                f"Secret {secret} still holds the credential of {there.name}, which is being taken away; then it is "
-                "this one's turn",
-                after=AT_ONCE,
-            )
-        raise InvalidError(
-            Reason.DELIVERY_CONFLICT,
-            f"Secret {secret} holds the credential of {there.name}; "
-            "end that task first, or mount another Secret and name it in spec.delivery.secret.name",
-        )
-
     async def _verify_again(self, request: AccessRequest) -> None:
         try:
             await identity.verify(self._backends.api, request)
@@ -279,6 +218,7 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         task=OrderTask(id=request.spec.task.id, purpose=request.spec.task.purpose),
         policy=approved.policy,
         decision=decision_id,
+        approvals=approved.approvals,
         access=request.spec.access,
         line=line(request.spec.access),
         pod_templates=approved.pod_templates,

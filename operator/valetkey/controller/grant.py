@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from valetkey.controller.steps import (
+    Await,
     Decide,
     Deliver,
     Drop,
@@ -15,6 +16,7 @@ from valetkey.controller.steps import (
     Identify,
     Issue,
     LetGo,
+    LookUp,
     Open,
     Refuse,
     Remove,
@@ -27,7 +29,7 @@ from valetkey.controller.steps import (
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.taskgrant import TaskGrant
-from valetkey.policy.decide import Approved, Denied, Undecided
+from valetkey.policy.decide import Approved, Denied, Undecided, Waiting
 from valetkey.reasons import Reason, place_of, word
 
 RECHECK: Final = timedelta(seconds=5)
@@ -66,7 +68,8 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
         return Refuse(request, InvalidError(Reason.REQUEST_INVALID, f"{_RESTORED}; create it again"))
     if request.spec.outcome is not None:
         return Refuse(request, Reason.TASK_RELEASED)
-    if now >= request.metadata.creation_timestamp + times.pending_ttl:
+    until = request.metadata.creation_timestamp + _patience(view, times)
+    if now >= until:
         return Refuse(request, Reason.REQUEST_EXPIRED)
     if progress.failure is not None:
         return Refuse(request, progress.failure)
@@ -79,8 +82,25 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
             return Refuse(request, denied)
         case Undecided() as undecided:
             return Hold(undecided)
+        case Waiting() as waiting:
+            return Await(request, waiting, until)
         case Approved() as approved:
             return Open(request, progress.identity, progress.secret, approved)
+
+
+def _patience(view: View, times: Times) -> timedelta:
+    """How long after its creation a request may be granted.
+
+    While it is not known what is to be decided, as long as any policy lets one wait: it may be waiting for people, and
+    nothing is known only in memory.
+    """
+    match view.progress.decision:
+        case Waiting(timeout=wait) | Approved(wait=timedelta() as wait):
+            return wait
+        case Approved():
+            return times.pending_ttl
+        case _:
+            return max(times.pending_ttl, view.longest_wait)
 
 
 def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step:
@@ -95,6 +115,8 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
     why = _why_it_ends(view, grant, now)
     if why is not None:
         return why
+    if view.unknown or view.unheard:
+        return LookUp(grant, view.unknown, view.unheard)
     pod = view.pod
     assert pod is not None
     if isinstance(view.verdict, Undecided) and (progress.credential is not None or not grant.delivered):
@@ -145,6 +167,10 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
             f"pod {view.sharers[0]} mounts Secret {grant.spec.delivery.secret.name} too; give each pod its own",
         )
         return End(grant, Reason.DELIVERY_FAILED, shared.message, shared)
+    if view.taken_back is not None:
+        gone = view.taken_back
+        message = f"the approval {gone.name} of {gone.username} was taken back"
+        return End(grant, Reason.POLICY_CHANGED, message)
     if isinstance(view.verdict, Denied):
         return End(grant, Reason.POLICY_CHANGED, f"policy no longer allows it: {view.verdict.denial.message}")
     return None

@@ -113,28 +113,32 @@ def registry(settings: Settings, *, instance: str, uid: str, stop: asyncio.Event
 
     @kopf.on.event(GROUP, VERSION, "accessrequests", registry=handlers)
     async def on_request(event: kopf.RawEvent, **_: Any) -> None:
-        serving[0].on_request(dict(event["object"]), deleted=event["type"] == "DELETED")
+        serving[0].watched.on_request(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     @kopf.on.event(GROUP, VERSION, "taskgrants", registry=handlers)
     async def on_grant(event: kopf.RawEvent, **_: Any) -> None:
-        serving[0].on_grant(dict(event["object"]), deleted=event["type"] == "DELETED")
+        serving[0].watched.on_grant(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     @kopf.on.event(GROUP, VERSION, "agentpolicies", registry=handlers)
     async def on_policy(event: kopf.RawEvent, **_: Any) -> None:
-        serving[0].on_policy(dict(event["object"]), deleted=event["type"] == "DELETED")
+        serving[0].watched.on_policy(dict(event["object"]), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event(GROUP, VERSION, "accessapprovals", registry=handlers)
+    async def on_approval(event: kopf.RawEvent, **_: Any) -> None:
+        serving[0].watched.on_approval(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     @kopf.on.event("", "v1", "pods", registry=handlers)
     async def on_pod(event: kopf.RawEvent, **_: Any) -> None:
-        serving[0].on_pod(dict(event["object"]), deleted=event["type"] == "DELETED")
+        serving[0].watched.on_pod(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     @kopf.on.event("", "v1", "namespaces", registry=handlers)
     async def on_namespace(event: kopf.RawEvent, **_: Any) -> None:
-        serving[0].on_namespace(dict(event["object"]), deleted=event["type"] == "DELETED")
+        serving[0].watched.on_namespace(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     @kopf.on.event(_ADMISSION, "v1", "validatingadmissionpolicies", registry=handlers)
     @kopf.on.event(_ADMISSION, "v1", "validatingadmissionpolicybindings", registry=handlers)
     async def on_guard(event: kopf.RawEvent, **_: Any) -> None:
-        serving[0].on_guard(dict(event["object"]), deleted=event["type"] == "DELETED")
+        serving[0].watched.on_guard(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     return handlers
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import AGENT_LABEL, FORCED_BY
 from valetkey.kinds.taskgrant import TaskGrant
@@ -19,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """Takes in requests, grants and pods; what is no news wakes nobody."""
+    """Takes in requests, grants, approvals and pods; what is no news wakes nobody."""
 
     def __init__(
         self,
@@ -66,6 +67,20 @@ class Intake:
             self._lost(key, known)
         return self._wake(key)
 
+    def approval(self, body: Json) -> None:
+        """Takes in an approval; one that cannot be read approves nothing."""
+        if self._cache.approvals.has(body):
+            return
+        try:
+            approval = AccessApproval.model_validate(body)
+        except ValidationError as error:
+            _unreadable("AccessApproval", body, error)
+        else:
+            if approval.metadata.terminating:  # taken back, whatever holds it up
+                self.approval_gone(_key(body), approval.metadata.uid)
+            elif self._cache.approvals.put(approval):
+                self._wake(Key(approval.metadata.namespace, approval.spec.request.name))
+
     def pod(self, body: Json) -> None:
         """Takes in a pod; one that is no agent's any more is gone."""
         if self._cache.pods.has(body):
@@ -95,6 +110,12 @@ class Intake:
         if known is not None:
             self._lost(key, known)
         self._wake(key)
+
+    def approval_gone(self, key: Key, uid: str) -> None:
+        """Takes out an approval: it was taken back, or went with its request."""
+        known = self._cache.approvals.remove(key, uid)
+        if known is not None:
+            self._wake(Key(key.namespace, known.spec.request.name))
 
     def pod_gone(self, key: Key, uid: str) -> None:
         """Takes out a pod."""

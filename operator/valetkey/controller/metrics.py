@@ -16,7 +16,7 @@ from valetkey.audit.record import Log
 from valetkey.controller.cache import Cache, of_grant
 from valetkey.controller.queue import Queue
 from valetkey.controller.surroundings import Surroundings
-from valetkey.policy.decide import Approved, Decision, Denied
+from valetkey.policy.decide import Approved, Decision, Denied, Waiting
 from valetkey.reasons import CONDITIONS, Reason, Status
 
 UNEXPECTED: Final = "Unexpected"
@@ -79,9 +79,11 @@ class Metrics:
         """Policy was asked about a new request."""
         match decision:
             case Approved():
-                self._decisions.labels("Approved", Reason.POLICY_MATCHED).inc()
+                self._decisions.labels("Approved", decision.reason).inc()
             case Denied(denial=denial):
                 self._decisions.labels("Denied", Reason(denial.reason)).inc()
+            case Waiting():
+                self._decisions.labels("Pending", Reason.AWAITING_APPROVAL).inc()
             case _:
                 self._decisions.labels("Undecided", decision.reason).inc()
 
@@ -105,9 +107,9 @@ class Metrics:
         """Shows what is to be alerted on before it first happens: from nothing to one is no increase."""
         for status, outcome in _OUTCOMES.items():
             for reason in CONDITIONS["AccessRequest", "Approved"][status]:
-                self._decisions.labels(outcome, reason)
+                self._decisions.labels("Pending" if reason is Reason.AWAITING_APPROVAL else outcome, reason)
         for by_status in CONDITIONS.values():
-            for reason in by_status["Unknown"]:
+            for reason in by_status["Unknown"] - {Reason.AWAITING_APPROVAL}:
                 self._failures.labels(reason)
         self._failures.labels(UNEXPECTED)
         for reason in CONDITIONS["AccessRequest", "Finished"]["True"] - _NEVER_GRANTED:

@@ -15,6 +15,7 @@ import orjson
 from pydantic_core import PydanticSerializationError
 
 from valetkey.controller.queue import Key
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import Json
@@ -42,7 +43,7 @@ class Note(Protocol):
         """When it was made."""
 
 
-T = TypeVar("T", AccessRequest, TaskGrant)
+T = TypeVar("T", AccessRequest, TaskGrant, AccessApproval)
 N = TypeVar("N", bound=Note)
 
 

@@ -1,4 +1,4 @@
-"""The operator: its parts put together, and what each event of the API server means to them.
+"""The operator: its parts put together.
 
 Every replica watches; the one that leads writes. What a replica knows is the same either way, so that a new
 leader goes on from where it looks, not from a restart.
@@ -23,6 +23,7 @@ from valetkey.controller.endings import Endings
 from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
 from valetkey.controller.metrics import Metrics, Now
+from valetkey.controller.notices import Notices
 from valetkey.controller.pace import daily
 from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
@@ -33,16 +34,15 @@ from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.sweep import Sweep
 from valetkey.controller.takeover import look_at_all
 from valetkey.controller.views import Views
+from valetkey.controller.watched import Watched, note_forced
 from valetkey.controller.worker import Worker
 from valetkey.delivery.secret import SecretDelivery
 from valetkey.errors import UnavailableError
 from valetkey.issuers.kubernetes import KubernetesIssuer
-from valetkey.kinds.base import FORCED_BECAUSE, FORCED_BY, REQUEST_LABEL
 from valetkey.kube import crds, guards
-from valetkey.kube.api import Api, Json, RewoundError
+from valetkey.kube.api import Api, RewoundError
 from valetkey.kube.clock import Clock
 from valetkey.kube.leader import Leadership
-from valetkey.reasons import Reason
 from valetkey.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -82,11 +82,14 @@ class Operator:
             clock=clock,
             answered=self._answered,
         )
-        self._intake = Intake(self._cache, self._wake, leads=lambda: self._leads, forced=self._note_forced)
-        self._relist = Relist(api, self._cache, self._intake, self._surroundings, settings.agent_namespaces)
         self._log = Log(
             settings.log_directory, writer=instance, cluster=settings.cluster, clock=clock, keep=settings.log_keep
         )
+        intake = Intake(
+            self._cache, self._wake, leads=lambda: self._leads, forced=lambda body: note_forced(self._log, body)
+        )
+        self.watched = Watched(intake, self._surroundings, self._log, leads=lambda: self._leads)
+        self._relist = Relist(api, self._cache, intake, self._surroundings, settings.agent_namespaces)
         self._events = Events(api, instance=instance, clock=clock)
         self._statuses = PolicyStatuses(api, served=settings.agent_namespaces, clock=clock)
         self._metrics = Metrics()
@@ -116,6 +119,9 @@ class Operator:
             certificate_authority=certificate_authority,
             clock=clock,
         )
+        webhook = settings.approvals_webhook
+        self._notices = Notices(webhook, cluster=settings.cluster, clock=clock) if webhook else None
+        notices = self._notices
         backends = Backends(
             api=api,
             cache=self._cache,
@@ -126,6 +132,7 @@ class Operator:
             metrics=self._metrics,
             clock=clock,
             daily_log=daily(settings.limits_daily_log << 10),
+            tell_people=notices.post if notices else lambda request, waiting: None,
         )
         self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
         self._sweep = Sweep(backends, every=settings.sweep_every)
@@ -195,6 +202,8 @@ class Operator:
             kept_free = number < self._settings.workers // 4
             self._run(died, f"worker-{number}", self._worker.work(endings_alone=kept_free))
         self._run(died, "events", self._events.run())
+        if self._notices is not None:
+            self._run(lambda: None, "notices", self._notices.run())
         self._run(died, "policy-statuses", self._statuses.run())
         self._run(died, "sweep", self._sweep.keep_sweeping())
         self._statuses.show(self._surroundings.compiled(), self._surroundings.namespaces)
@@ -205,58 +214,6 @@ class Operator:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(lambda task: None if task.cancelled() else _give_up(task, died, self._log))
         self._tasks.append(task)
-
-    def on_request(self, body: Json, *, deleted: bool) -> None:
-        """An AccessRequest was made, changed or deleted."""
-        if deleted:
-            self._intake.request_gone(_key(body), body["metadata"]["uid"])
-        else:
-            self._intake.request(body)
-
-    def on_grant(self, body: Json, *, deleted: bool) -> None:
-        """A TaskGrant was made, changed or deleted."""
-        if deleted:
-            self._intake.let_go_by_force(body)
-            self._intake.grant_gone(_key(body), body["metadata"]["uid"])
-            if not self._leads and FORCED_BY not in body["metadata"].get("annotations", {}):
-                self._log.note(history.GONE, **_about_gone(body))
-        else:
-            self._intake.grant(body)
-
-    def _note_forced(self, body: Json) -> None:
-        annotations = body["metadata"]["annotations"]
-        by, because = annotations[FORCED_BY], annotations.get(FORCED_BECAUSE, "")
-        self._log.note("RevocationForced", **_about_gone(body), by=by, message=because)
-
-    def on_pod(self, body: Json, *, deleted: bool) -> None:
-        """A pod of an agent was made, changed or deleted."""
-        if deleted:
-            self._intake.pod_gone(_key(body), body["metadata"]["uid"])
-        else:
-            self._intake.pod(body)
-
-    def on_policy(self, body: Json, *, deleted: bool) -> None:
-        """An AgentPolicy was made, changed or deleted."""
-        metadata = body["metadata"]
-        if deleted:
-            self._surroundings.remove_policy(metadata["name"], metadata["uid"])
-        else:
-            self._surroundings.put_policy(body)
-
-    def on_namespace(self, body: Json, *, deleted: bool) -> None:
-        """A namespace was made, changed or deleted."""
-        metadata = body["metadata"]
-        if deleted:
-            self._surroundings.remove_namespace(metadata["name"])
-        else:
-            self._surroundings.put_namespace(metadata["name"], dict(metadata.get("labels") or {}))
-
-    def on_guard(self, body: Json, *, deleted: bool) -> None:
-        """An admission policy or a binding was made, changed or deleted."""
-        if deleted:
-            self._surroundings.remove_guard(*guards.identify(body))
-        else:
-            self._surroundings.put_guard(body)
 
     def _wake(self, key: Key) -> None:
         if self._leads:
@@ -278,18 +235,3 @@ def _give_up(task: asyncio.Task[None], died: Callable[[], None], log: Log) -> No
         log.note(history.RESTORED, message=str(task.exception()))
     _logger.critical("%s stopped by itself", task.get_name(), exc_info=task.exception())
     died()
-
-
-def _about_gone(body: Json) -> Json:
-    """What this replica must know of a grant that another let go, should it lead when an old store is restored."""
-    metadata = body["metadata"]
-    return {
-        "request": f"{metadata['namespace']}/{metadata['name']}",
-        "request_uid": metadata.get("labels", {}).get(REQUEST_LABEL, ""),
-        "grant": metadata["uid"],
-        "end": body.get("status", {}).get("end", {}).get("reason", Reason.GRANT_DELETED),
-    }
-
-
-def _key(body: Json) -> Key:
-    return Key(body["metadata"]["namespace"], body["metadata"]["name"])

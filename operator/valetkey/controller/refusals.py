@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final, Literal
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about
 from valetkey.controller.pace import Agent
-from valetkey.controller.steps import Drop, Progress, Refuse
+from valetkey.controller.steps import Await, Drop, Progress, Refuse
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest, DecisionStatus
-from valetkey.policy.decide import Denied
+from valetkey.policy.decide import Approved, Denied, Waiting
 from valetkey.reasons import Reason, place_of
 
 DROPPED: Final = "RequestsDropped"
@@ -52,6 +53,8 @@ class Refusals:
                 await self._write_down(request, reason, message)
             case Reason() as reason:
                 message, finished = _UNASKED[reason], reason
+                if reason is Reason.REQUEST_EXPIRED and _waited(request, progress):
+                    message = "nobody approved it in time; create it again when somebody can"
                 await self._write_down(request, reason, message)
         kind, condition, _ = place_of(reason)
         says = [
@@ -87,9 +90,31 @@ class Refusals:
         else:
             await self._backends.log.write(reason, **about(request), message=message)
 
+    async def ask_people(self, step: Await, progress: Progress) -> None:
+        """Shows that a request waits for people, with an Event; once for each thing that there is to say."""
+        request, waiting, now = step.request, step.waiting, self._backends.clock()
+        message = status.of_waiting(request, waiting)
+        if status.says(request, message, "Approved", "Ready"):
+            return
+        before = request.status.decision
+        begins = before is None or (before.outcome, before.policy) != ("Pending", waiting.policy)
+        decision = DecisionStatus(id=progress.decision_id, outcome="Pending", policy=waiting.policy, at=now)
+        says = [
+            (Reason.AWAITING_APPROVAL, message),
+            (Reason.ACCESS_IN_PROGRESS, message),
+            (Reason.TASK_IN_PROGRESS, "waiting"),
+        ]
+        if progress.identity is not None:
+            says.insert(0, (Reason.IDENTITY_VERIFIED, f"pod {progress.identity.pod_name}"))
+        await self._backends.write_request_status(request, status.of_refused(request, decision, says, now))
+        if begins:
+            self._backends.tell_people(request, waiting)
+        if not status.says(request, message, "Approved"):
+            self._backends.events.post("AccessRequest", request.metadata, Reason.AWAITING_APPROVAL, message)
+
     async def wait(self, request: AccessRequest, reason: Reason, message: str) -> None:
         """Shows why a request waits, once for each reason."""
-        if any(c.message == message for c in request.status.conditions):
+        if status.says(request, message):
             return
         now = self._backends.clock()
         kind, condition, _ = place_of(reason)
@@ -99,3 +124,14 @@ class Refusals:
         if (kind, condition) != ("AccessRequest", "Ready"):
             says.append((Reason.ACCESS_IN_PROGRESS, message))
         await self._backends.write_request_status(request, status.of_refused(request, None, says, now))
+
+
+def _waited(request: AccessRequest, progress: Progress) -> bool:
+    """Whether it was people that a request waited for, as far as is known."""
+    match progress.decision:
+        case Waiting() | Approved(wait=timedelta()):
+            return True
+        case None:
+            return status.shows_waiting(request)
+        case _:
+            return False

@@ -65,6 +65,9 @@ class Relist:
             _Collection(
                 "AccessRequest", "", cache.requests.uids, cache.requests.has, intake.request, intake.request_gone
             ),
+            _Collection(
+                "AccessApproval", "", cache.approvals.uids, cache.approvals.has, intake.approval, intake.approval_gone
+            ),
             _Collection("Pod", AGENTS, cache.pods.uids, cache.pods.has, intake.pod, intake.pod_gone),
         )
 

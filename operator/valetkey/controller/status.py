@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Final
 
 from valetkey.kinds.accessrequest import (
     AccessRequest,
@@ -13,12 +14,17 @@ from valetkey.kinds.accessrequest import (
     RequestStatus,
     SecretDelivered,
 )
-from valetkey.kinds.base import Condition
+from valetkey.kinds.base import Condition, format_seconds
 from valetkey.kinds.credential import Credential
-from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, TaskGrant
+from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, Order, TaskGrant
+from valetkey.policy.decide import Waiting
 from valetkey.policy.notation import line
 from valetkey.reasons import Reason, place_of
 
+MOST: Final = 4096
+"""Characters of a condition's message."""
+MOST_NAMED: Final = 8
+"""How many whose word does not count are named."""
 Say = tuple[Reason, str]
 """A reason and its message; the reason knows its condition and status."""
 
@@ -31,7 +37,7 @@ def conditions(known: Iterable[Condition], says: Iterable[Say], now: datetime) -
         before = by_type.get(kind)
         since = before.last_transition_time if before is not None and before.status == status else now
         by_type[kind] = Condition(
-            type=kind, status=status, reason=reason, message=message[:4096], last_transition_time=since
+            type=kind, status=status, reason=reason, message=message[:MOST], last_transition_time=since
         )
     return tuple(by_type.values())
 
@@ -58,7 +64,7 @@ def of_ready(
             request.status.conditions,
             [
                 (Reason.IDENTITY_VERIFIED, f"pod {order.subject.pod_name} as {order.subject.service_account}"),
-                (Reason.POLICY_MATCHED, f"policy {order.policy.name}"),
+                _approved(order),
                 (Reason.ACCESS_DELIVERED, f"in Secret {secret}"),
                 (Reason.TASK_IN_PROGRESS, "set spec.outcome when the task is over"),
             ],
@@ -72,6 +78,39 @@ def of_ready(
         dead_at=credential.expires_at + overrun,
         delivery=DeliveryStatus(secret=SecretDelivered(name=secret)),
     )
+
+
+def _approved(order: Order) -> Say:
+    if not order.approvals:
+        return Reason.POLICY_MATCHED, f"policy {order.policy.name}"
+    people = ", ".join(f"{one.username} ({one.name})" for one in order.approvals)
+    return Reason.PERSON_APPROVED, f"{people} for policy {order.policy.name}"
+
+
+def of_waiting(request: AccessRequest, waiting: Waiting) -> str:
+    """What a request that waits for people says: for whom, until when, what they do, and how far it has come."""
+    metadata = request.metadata
+    until = format_seconds(metadata.creation_timestamp + waiting.timeout)
+    names = f" ({', '.join(waiting.approved_by)})" if waiting.approved_by else ""
+    void = f"; not counted: {', '.join(waiting.void[:MOST_NAMED])}" if waiting.void else ""
+    more = f" and {len(waiting.void) - MOST_NAMED} more" if len(waiting.void) > MOST_NAMED else ""
+    message = (
+        f"policy {waiting.policy} waits for people until {until}: who may approve for it runs `kubectl "
+        f"valetkey approve {metadata.namespace}/{metadata.name}`, or deny, or creates an AccessApproval as the README "
+        f"shows; {len(waiting.approved_by)} of {waiting.needed} have approved{names}{void}{more}"
+    )
+    return message[:MOST]
+
+
+def says(request: AccessRequest, message: str, *of: str) -> bool:
+    """Whether a request shows this already, in each condition of these types, or in any."""
+    shown = {c.type: c.message for c in request.status.conditions}
+    return all(shown.get(kind) == message for kind in of) if of else message in shown.values()
+
+
+def shows_waiting(request: AccessRequest) -> bool:
+    """Whether a request says that it waits for people."""
+    return any(c.reason == Reason.AWAITING_APPROVAL for c in request.status.conditions)
 
 
 def of_ended(request: AccessRequest, reason: Reason, message: str, now: datetime) -> RequestStatus:

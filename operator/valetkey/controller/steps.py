@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from valetkey.errors import InvalidError
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import PlacedSecret, TaskGrant
+from valetkey.kinds.taskgrant import ApprovalReference, PlacedSecret, TaskGrant
 from valetkey.kube.pods import Pod
-from valetkey.policy.decide import Approved, Decision, Denied, Undecided
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.reasons import Reason
 
 
@@ -35,6 +37,8 @@ class Progress:
     credential: Credential | None = None
     failure: InvalidError | None = None
     proof: str | None = None
+    denials: Mapping[str, bool] = field(default_factory=dict)
+    """Whether who denies a live grant may do so, by the approval's uid, of those that were asked about."""
 
 
 def learnt(progress: Progress, **changes: object) -> Progress:
@@ -58,6 +62,14 @@ class View:
     """The grant's pod."""
     sharers: tuple[str, ...] = ()
     """Other pods that mount the grant's Secret."""
+    taken_back: ApprovalReference | None = None
+    """A person's word that the grant rests on and that is gone."""
+    unknown: tuple[ApprovalReference, ...] = ()
+    """Those of which it is not known whether they are there."""
+    unheard: tuple[AccessApproval, ...] = ()
+    """What people have said against a live grant, where it is not known whether they may."""
+    longest_wait: timedelta = timedelta()
+    """How long some policy lets a request wait for people."""
     verdict: Decision | None = None
     """What today's policies say to a live grant."""
     progress: Progress = Progress()
@@ -87,6 +99,24 @@ class Open:
     identity: Identity
     secret: PlacedSecret
     approved: Approved
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Say that people are asked, and wait for them."""
+
+    request: AccessRequest
+    waiting: Waiting
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Read live whether the words that the grant rests on are there, and ask whether those who deny it may."""
+
+    grant: TaskGrant
+    unknown: tuple[ApprovalReference, ...]
+    unheard: tuple[AccessApproval, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,4 +202,21 @@ class Forget:
     """Nothing is left of this key."""
 
 
-Step = Identify | Decide | Open | Issue | Deliver | Wait | Hold | Refuse | End | Revoke | LetGo | Remove | Drop | Forget
+Step = (
+    Identify
+    | Decide
+    | Await
+    | Open
+    | LookUp
+    | Issue
+    | Deliver
+    | Wait
+    | Hold
+    | Refuse
+    | End
+    | Revoke
+    | LetGo
+    | Remove
+    | Drop
+    | Forget
+)

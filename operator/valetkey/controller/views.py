@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from valetkey.controller.approvals import statement
 from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Progress, View
 from valetkey.controller.surroundings import Surroundings
 from valetkey.identity import of_verified
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.base import Metadata, format_duration
 from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
-from valetkey.policy.facts import Facts
+from valetkey.policy.facts import Facts, Statement
 from valetkey.policy.rehearsal import Rehearsal, rehearse
 from valetkey.reasons import Reason
 
@@ -55,19 +57,28 @@ class Views:
                 return View(request=None, grant=None, progress=progress)
             crowded = self._cache.requests.beside(request) > self._limit_requests
             over = self._over(request.metadata.uid, request.metadata)
-            return View(request=request, grant=None, crowded=crowded, over=over, progress=progress)
+            longest = self._surroundings.policies.longest_wait
+            return View(
+                request=request, grant=None, crowded=crowded, over=over, longest_wait=longest, progress=progress
+            )
         subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
         pod = self._cache.pods.get(key.namespace, subject.pod_name)
         same = pod is not None and pod.uid == subject.pod_uid
         live = not grant.metadata.terminating and vanished is None and request is not None and same
+        taken_back, unknown = self._approvals(grant)
         return View(
             request=request,
             grant=grant,
+            taken_back=taken_back,
+            unknown=unknown,
             over=self._over(grant.spec.request.uid, grant.metadata),
             vanished=vanished is not None,
             pod=pod,
             sharers=self.sharers(key.namespace, secret, subject.pod_uid),
-            verdict=self._verdict(request, of_verified(pod), grant, now) if live and request and pod else None,
+            unheard=self._unheard(grant, progress) if live else (),
+            verdict=self._verdict(request, of_verified(pod), grant, now, progress)
+            if live and request and pod
+            else None,
             progress=progress,
         )
 
@@ -76,18 +87,19 @@ class Views:
         return tuple(pod.name for pod in self._cache.pods.mounting(namespace, secret) if pod.uid != pod_uid)
 
     def decide(
-        self, key: Key, request: AccessRequest, identity: Identity, secret: str, now: datetime
+        self, key: Key, request: AccessRequest, identity: Identity, now: datetime, approvals: tuple[Statement, ...]
     ) -> tuple[Decision, Facts, tuple[Rehearsal, ...]]:
-        """Asks policy about a new request; an approval holds its Secret and its place under limits until `release`."""
-        facts = self._facts(request, identity, now, self._active(key, identity), live=False)
+        """Asks policy about a new request, with what people have said on it."""
+        facts = self._facts(request, identity, now, approvals, self._active(key, identity), live=False)
         if not self._surroundings.policies_fresh(now):
             return _STALE, facts, ()
         policies = self._surroundings.policies
         decision = decide(request.spec, policies, facts)
-        if isinstance(decision, Approved):
-            policy, account = decision.policy.name, identity.service_account
-            self._opening[key] = _Opening(policy, identity.namespace, account, secret)
         return decision, facts, rehearse(request.spec, policies, facts, decision)
+
+    def hold(self, key: Key, approved: Approved, identity: Identity, secret: str) -> None:
+        """Holds the Secret and the place under limits of a request that was approved, until `release`."""
+        self._opening[key] = _Opening(approved.policy.name, identity.namespace, identity.service_account, secret)
 
     def release(self, key: Key) -> None:
         """Gives back what an approval held: the grant itself counts now, or there is none."""
@@ -100,6 +112,23 @@ class Views:
         held = (*self._cache.grants.of_secret(key.namespace, secret), *gone, *soon)
         return next((there for there in held if there != key and there.namespace == key.namespace), None)
 
+    def _approvals(self, grant: TaskGrant) -> tuple[ApprovalReference | None, tuple[ApprovalReference, ...]]:
+        """Of the words that a grant rests on, one that is gone, and those of which that is not known."""
+        approvals = self._cache.approvals
+        gone: ApprovalReference | None = None
+        unknown = []
+        for one in grant.spec.order.approvals:
+            note = approvals.note(Key(grant.metadata.namespace, one.name))
+            if approvals.known_gone(one.uid):
+                gone = one
+            elif note is None or note.uid != one.uid:
+                unknown.append(one)
+        return gone, tuple(unknown)
+
+    def _unheard(self, grant: TaskGrant, progress: Progress) -> tuple[AccessApproval, ...]:
+        said = self._cache.approvals.about(grant.spec.request.uid)
+        return tuple(one for one in said if one.spec.verdict == "Deny" and one.metadata.uid not in progress.denials)
+
     def _over(self, request_uid: str, made: Metadata) -> Reason | None:
         """Why something that looks alive is over: a restored store has brought it back."""
         known, restored = self._cache.over.get(request_uid), self._cache.restored
@@ -107,13 +136,20 @@ class Views:
             return Reason.GRANT_DELETED
         return known
 
-    def _verdict(self, request: AccessRequest, identity: Identity, grant: TaskGrant, now: datetime) -> Decision:
+    def _verdict(
+        self, request: AccessRequest, identity: Identity, grant: TaskGrant, now: datetime, progress: Progress
+    ) -> Decision:
         if not self._surroundings.policies_fresh(now):
             return _STALE
         # The grant's own policy must still allow it, and no Deny forbid it; limits held it once, at the start.
         policy = grant.spec.order.policy
         policies = self._surroundings.policies.narrowed(policy.uid)
-        verdict = decide(request.spec, policies, self._facts(request, identity, now, {}, live=True))
+        # Who approved held the right once, at the start; who denies must hold it now.
+        approvals = tuple(
+            statement(one, allowed=one.spec.verdict == "Approve" or progress.denials.get(one.metadata.uid, False))
+            for one in self._cache.approvals.about(request.metadata.uid)
+        )
+        verdict = decide(request.spec, policies, self._facts(request, identity, now, approvals, {}, live=True))
         order = grant.spec.order
         if isinstance(verdict, Approved) and order.pod_templates and not verdict.pod_templates:
             message = "it no longer accepts the risk PodTemplates, which this grant was given"
@@ -125,7 +161,14 @@ class Views:
         return verdict
 
     def _facts(
-        self, request: AccessRequest, identity: Identity, now: datetime, active: dict[str, int], *, live: bool
+        self,
+        request: AccessRequest,
+        identity: Identity,
+        now: datetime,
+        approvals: tuple[Statement, ...],
+        active: dict[str, int],
+        *,
+        live: bool,
     ) -> Facts:
         scopes = request.spec.access.kubernetes.scopes if request.spec.access.kubernetes else ()
         # Cluster scope reaches every namespace: a rule about namespaces sees them all.
@@ -139,6 +182,7 @@ class Views:
             },
             cluster=self._cluster,
             cluster_roles={name: rules for name, rules in self._surroundings.cluster_roles.items() if name in roles},
+            approvals=approvals,
             active=active,
             limit_active=self._limit_active,
             live=live,

@@ -7,14 +7,17 @@ import logging
 from datetime import datetime
 from typing import assert_never
 
+from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
+from valetkey.controller.decisions import Decisions
 from valetkey.controller.endings import Endings
 from valetkey.controller.grant import next_step
 from valetkey.controller.pace import Agent
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.refusals import Refusals
 from valetkey.controller.steps import (
+    Await,
     Decide,
     Deliver,
     Drop,
@@ -24,6 +27,7 @@ from valetkey.controller.steps import (
     Identify,
     Issue,
     LetGo,
+    LookUp,
     Open,
     Progress,
     Refuse,
@@ -54,8 +58,10 @@ class Worker:
         self._views = views
         self._backends = backends
         self._beginnings = beginnings
+        self._decisions = Decisions(backends, views)
         self._endings = endings
         self._refusals = Refusals(backends)
+        self._approvals = Approvals(backends)
         self._times = times
         self._away = False
         """Whether the API server did not answer lately."""
@@ -106,6 +112,10 @@ class Worker:
                         turn := self._backends.pace.turn(key, Agent.of(request), now)
                     ):
                         return self._queue.add_at(key, turn, ending=False)
+                    case Await(until=until):
+                        await self._refusals.ask_people(step, progress)
+                        self._queue.succeeded(key)
+                        return self._queue.add_at(key, until, ending=False)
                     case Hold(undecided=undecided):
                         return await self._hold(key, undecided, view.grant)
                     case Identify() | Decide() | Open() | Issue() | Deliver() if endings_alone:
@@ -129,9 +139,11 @@ class Worker:
             case Identify():
                 return await self._beginnings.identify(step, progress)
             case Decide():
-                return await self._beginnings.decide(step, progress)
+                return await self._decisions.decide(step, progress)
             case Open():
                 return await self._beginnings.open(step, progress)
+            case LookUp():
+                return await self._approvals.look_up(step, progress)
             case Issue():
                 return await self._beginnings.issue(step, progress)
             case Deliver():
@@ -148,7 +160,7 @@ class Worker:
                 return await self._endings.let_go(step, progress)
             case Remove():
                 return await self._endings.remove(step, progress)
-            case Wait() | Hold() | Forget():
+            case Wait() | Await() | Hold() | Forget():
                 raise AssertionError(step)
             case _:
                 assert_never(step)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from valetkey.kinds.access import Access
 from valetkey.kinds.base import (
     AT_LEAST_A_SECOND,
+    CONTROL,
     Condition,
     Duration,
     Metadata,
@@ -20,9 +21,6 @@ from valetkey.kinds.base import (
     cel,
     ruled,
 )
-
-# Also what separates lines or turns the direction of text: it is shown to people who approve.
-_CONTROL = r"[\p{Cc}\p{Zl}\p{Zp}\x{061C}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
 
 PurposeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
 
@@ -48,7 +46,7 @@ class Task(Model):
         min_length=1,
         max_length=1024,
         description="What the task is to achieve, for people and the log; never parsed. One line.",
-        json_schema_extra=cel((f"!self.matches({_CONTROL!r})", "objective is one line without control characters")),
+        json_schema_extra=cel((f"!self.matches({CONTROL!r})", "objective is one line without control characters")),
     )
     purpose: PurposeName = Field(description="A purpose that a policy knows.")
     parameters: Annotated[dict[str, Any], AfterValidator(_as_stored)] = Field(
@@ -140,8 +138,12 @@ class DecisionStatus(Model):
     """What policy said."""
 
     id: str = Field(max_length=64, description="Names this decision in the log.")
-    outcome: Literal["Approved", "Denied"] = Field(description="Approved or Denied.")
-    policy: str | None = Field(default=None, max_length=253, description="The policy that decided.")
+    outcome: Literal["Approved", "Denied", "Pending"] = Field(
+        description="Approved, Denied, or Pending while it waits for people."
+    )
+    policy: str | None = Field(
+        default=None, max_length=253, description="The policy that decided, or that people are asked about."
+    )
     at: Time = Field(description="When.")
     denial: Denial | None = Field(default=None, description="Why not, and what would pass.")
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from valetkey.kinds.access import Rule
 from valetkey.kinds.accessrequest import PurposeName
 from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, cel, ruled
+from valetkey.kinds.demands import Approval, Validation
 from valetkey.kinds.subjects import NamespaceName, SubjectSelector
 
 _AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
@@ -123,32 +124,6 @@ class AccessCeiling(Model):
     kubernetes: KubernetesCeiling | None = Field(default=None, description="Rights at this cluster's own API server.")
 
 
-class Validation(Model):
-    """One more rule, in CEL."""
-
-    name: str = Field(min_length=1, max_length=63, description="A name for this rule.")
-    expression: str = Field(
-        min_length=1,
-        max_length=4096,
-        description=(
-            "A CEL expression that gives true where the policy applies. It reads identity.{namespace, serviceAccount, "
-            "podName, podUID, nodeName, labels}: the pod, verified; claims.task.{id, objective, purpose, parameters}: "
-            "what the agent says, not verified; access.kubernetes.scopes[].{namespace, rules, clusterRole}, with "
-            "rules[].{apiGroups, resources, resourceNames, nonResourceURLs, verbs}: what is asked for; "
-            "namespaces[name].labels: of each namespace asked for, and of every one where cluster scope is; cluster: "
-            "this cluster's name; now: the time. What a request leaves out is not there: ask has() first. Another "
-            "field, a type that does not fit and a result that is no boolean are errors, which the condition Ready "
-            "shows with line and column. An expression that cannot be evaluated for a request, or takes more than "
-            "10000 steps, grants nothing under Allow and counts as true under Deny."
-        ),
-    )
-    message: str = Field(
-        min_length=1,
-        max_length=1024,
-        description="What an agent reads where it is false, under Allow.",
-    )
-
-
 class TTL(Model):
     """How long a grant lives."""
 
@@ -185,6 +160,10 @@ class PolicySpec(Model):
         ("self.effect != 'Allow' || has(self.subjects)", "an Allow names its subjects; everybody is {any: true}"),
         ("self.effect != 'Allow' || has(self.purposes)", "an Allow names its purposes"),
         ("self.effect != 'Allow' || has(self.access)", "an Allow names the access that it gives at most"),
+        (
+            "self.effect == 'Allow' || !has(self.approval)",
+            "approval belongs to an Allow; a Deny may read approvals in its validations",
+        ),
     )
 
     effect: Literal["Allow", "Deny"] = Field(
@@ -225,6 +204,9 @@ class PolicySpec(Model):
         default=None,
         description="By which ways a credential may reach the pod. Left out: any.",
         json_schema_extra=_AS_SET,
+    )
+    approval: Approval | None = Field(
+        default=None, description="Whether people must approve first. Left out: policy alone decides."
     )
     limits: Limits = Field(default=Limits(), description="How much at once.")
     backstop: Literal["None", "Job"] | None = Field(

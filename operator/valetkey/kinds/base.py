@@ -25,6 +25,9 @@ LOCKED_BECAUSE: Final = f"{GROUP}/locked-because"
 SECRET_TYPE: Final = f"{GROUP}/credential"
 SECRET_PREFIX: Final = "valetkey-"  # noqa: S105 - the beginning of a name, not a password
 
+# Also what separates lines or turns the direction of text: it is shown to people who approve.
+CONTROL: Final = r"[\p{Cc}\p{Zl}\p{Zp}\x{061C}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
+
 _DURATION = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 _PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
 _UNIT = {

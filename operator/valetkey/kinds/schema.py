@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import GROUP, VERSION
@@ -74,6 +75,19 @@ KINDS: Final = (
             ("Until", ".spec.until"),
             ("Ready", _condition("Ready", "status")),
             ("Reason", _condition("Ready", "reason")),
+        ),
+    ),
+    Kind(
+        model=AccessApproval,
+        plural="accessapprovals",
+        short="aa",
+        namespaced=True,
+        columns=(
+            ("Request", ".spec.request.name"),
+            ("Policy", ".spec.policy"),
+            ("Verdict", ".spec.verdict"),
+            ("By", ".spec.approver.username"),
+            ("Reason", ".spec.reason"),
         ),
     ),
     Kind(

@@ -42,6 +42,14 @@ class OrderTask(Model):
     purpose: str = Field(max_length=63, description="Its purpose.")
 
 
+class ApprovalReference(Model):
+    """One person's word that the grant rests on."""
+
+    name: Name = Field(description="The AccessApproval's name; its namespace is the grant's.")
+    uid: Uid = Field(description="Its uid.")
+    username: str = Field(max_length=320, description="Who approved.")
+
+
 class Order(Model):
     """What policy allowed."""
 
@@ -50,6 +58,11 @@ class Order(Model):
     task: OrderTask = Field(description="The task.")
     policy: PolicyReference = Field(description="The policy that decided.")
     decision: str = Field(max_length=64, description="The decision's id in the log.")
+    approvals: tuple[ApprovalReference, ...] = Field(
+        default=(),
+        max_length=10,
+        description="By whose word, where the policy asks for people; the grant ends when one of them takes it back.",
+    )
     access: Access = Field(description="The rights, exactly.")
     line: str = Field(max_length=2048, description="The rights, on one line.")
     pod_templates: bool = Field(

@@ -13,6 +13,7 @@ _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 _PLURALS: Final[dict[str, tuple[str, str]]] = {
     "AccessRequest": (_OURS, "accessrequests"),
     "TaskGrant": (_OURS, "taskgrants"),
+    "AccessApproval": (_OURS, "accessapprovals"),
     "AgentPolicy": (_OURS, "agentpolicies"),
     "Pod": (_CORE, "pods"),
     "Secret": (_CORE, "secrets"),
@@ -25,6 +26,7 @@ _PLURALS: Final[dict[str, tuple[str, str]]] = {
     "RoleBinding": (_RBAC, "rolebindings"),
     "ClusterRole": (_RBAC, "clusterroles"),
     "ClusterRoleBinding": (_RBAC, "clusterrolebindings"),
+    "SubjectAccessReview": ("/apis/authorization.k8s.io/v1", "subjectaccessreviews"),
     "CustomResourceDefinition": ("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions"),
     "ValidatingAdmissionPolicy": (_ADMISSION, "validatingadmissionpolicies"),
     "ValidatingAdmissionPolicyBinding": (_ADMISSION, "validatingadmissionpolicybindings"),

@@ -11,14 +11,14 @@ from typing import Any, Final
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.base import format_duration, format_seconds
-from valetkey.kinds.taskgrant import PolicyReference
-from valetkey.policy import allowances
+from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
+from valetkey.policy import allowances, approvals
 from valetkey.policy.ceiling import SCOPES, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, quoted
 from valetkey.policy.expressions import EvaluationError
 from valetkey.policy.facts import Facts
-from valetkey.policy.outcomes import Approved
+from valetkey.policy.outcomes import Approved, Waiting
 from valetkey.policy.parameters import ParameterError, check_parameters
 from valetkey.policy.risks import carried_risks
 from valetkey.reasons import Reason
@@ -74,8 +74,11 @@ class _Fit:
 
 def consider(
     compiled: CompiledPolicy, request: RequestSpec, facts: Facts, variables: Mapping[str, Any]
-) -> Approved | Refusal | Failed:
-    """What an Allow that is about this agent says; the first thing that stands in the way."""
+) -> Approved | Waiting | Refusal | Failed:
+    """What an Allow that is about this agent says; the first thing that stands in the way.
+
+    People are asked last, of a new request alone: a live grant held that once, as it did the limits.
+    """
     policy = compiled.policy
     name, spec, contact = policy.metadata.name, policy.spec, policy.spec.contact
 
@@ -111,6 +114,18 @@ def consider(
     limit = facts.limit_active if spec.limits.active is None else spec.limits.active
     if facts.active.get(name, 0) >= limit:
         return refused(Stage.LIMITS, _limit(name, spec, limit))
+    given: tuple[ApprovalReference, ...] = ()
+    wait: timedelta | None = None
+    if spec.approval is not None and not facts.live:
+        try:
+            people = compiled.approval_when is None or compiled.approval_when.is_true(variables)
+        except EvaluationError:
+            return Failed(name, "approval.when")
+        if people:
+            answer = approvals.asked(name, spec.approval, request, facts)
+            if isinstance(answer, Waiting):
+                return answer
+            given, wait = answer, spec.approval.wait
     reference = PolicyReference(name=name, uid=policy.metadata.uid, generation=policy.metadata.generation)
     return Approved(
         reference,
@@ -119,6 +134,8 @@ def consider(
         spec.until,
         pod_templates=Risk.POD_TEMPLATES in fitting.risks,
         backstop=spec.backstop == "Job",
+        approvals=given,
+        wait=wait,
     )
 
 

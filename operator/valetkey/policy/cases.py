@@ -14,10 +14,10 @@ from valetkey.kinds.accessrequest import Delivery, Requester, RequestSpec, Secre
 from valetkey.kinds.base import Duration, Model, Name, Time, format_duration
 from valetkey.kinds.identity import Identity
 from valetkey.policy.compile import Policies
-from valetkey.policy.decide import Approved, Decision, Denied, decide
-from valetkey.policy.facts import Facts, RoleRule
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
+from valetkey.policy.facts import Facts, RoleRule, Statement
 
-Outcome = Literal["Approved", "Denied", "Undecided"]
+Outcome = Literal["Approved", "Denied", "Undecided", "Waiting"]
 
 
 class Agent(Model):
@@ -52,6 +52,14 @@ class Request(Model):
     ttl: Duration | None = Field(default=None, description="For how long.")
 
 
+class Said(Model):
+    """What a person said on the request, who may."""
+
+    by: str = Field(min_length=1, max_length=320, description="The user name.")
+    policy: str = Field(description="The policy that asks.")
+    verdict: Literal["Approve", "Deny"] = Field(default="Approve", description="Approve or Deny. Default Approve.")
+
+
 class Case(Model):
     """One request, and what is to become of it."""
 
@@ -59,6 +67,7 @@ class Case(Model):
     agent: Agent = Field(description="Who asks.")
     request: Request = Field(description="What is asked.")
     facts: Known = Field(default=Known(), description="What is known, beside and before what the file says.")
+    approvals: tuple[Said, ...] = Field(default=(), description="What people have said on it.")
     expect: Outcome = Field(description="What is decided.")
     policy: str | None = Field(default=None, description="The policy that decides. Left out: whichever.")
     reason: str | None = Field(default=None, description="The reason of a denial, or why it is undecided.")
@@ -111,6 +120,7 @@ def _request(case: Case) -> RequestSpec:
 
 def _facts(case: Case, file: Known) -> Facts:
     own, agent = case.facts, case.agent
+    at = own.now or file.now or datetime(2026, 1, 1, 12, tzinfo=UTC)
     return Facts(
         identity=Identity(
             namespace=agent.namespace,
@@ -125,8 +135,23 @@ def _facts(case: Case, file: Known) -> Facts:
         cluster_roles=_roles(file.cluster_roles | own.cluster_roles),
         active=file.active | own.active,
         limit_active=20,
+        approvals=tuple(_statement(said, at) for said in case.approvals),
         live=False,
-        now=own.now or file.now or datetime(2026, 1, 1, 12, tzinfo=UTC),
+        now=at,
+    )
+
+
+def _statement(said: Said, at: datetime) -> Statement:
+    return Statement(
+        name=said.by,
+        uid=said.by,
+        policy=said.policy,
+        verdict=said.verdict,
+        username=said.by,
+        groups=(),
+        reason=None,
+        at=at,
+        allowed=True,
     )
 
 
@@ -169,19 +194,27 @@ def _difference(case: Case, decision: Decision) -> str:
 def _policy(decision: Decision) -> str | None:
     if isinstance(decision, Approved):
         return decision.policy.name
-    return decision.policy if isinstance(decision, Denied) else None
+    return decision.policy if isinstance(decision, Denied | Waiting) else None
 
 
 def _reason(decision: Decision) -> str | None:
-    if isinstance(decision, Denied):
-        return decision.denial.reason
-    return None if isinstance(decision, Approved) else decision.reason
+    match decision:
+        case Denied(denial=denial):
+            return denial.reason
+        case Undecided(reason=reason):
+            return reason
+        case _:
+            return None
 
 
 def _told(decision: Decision) -> str:
     """A decision in words."""
-    if isinstance(decision, Approved):
-        return f"Approved by {decision.policy.name}, entry {decision.entry}"
-    if isinstance(decision, Denied):
-        return f"Denied, {decision.denial.reason}: {decision.denial.message}"
-    return f"Undecided, {decision.reason}: {decision.message}"
+    match decision:
+        case Approved(policy=policy, entry=entry):
+            return f"Approved by {policy.name}, entry {entry}"
+        case Denied(denial=denial):
+            return f"Denied, {denial.reason}: {denial.message}"
+        case Waiting(policy=asks, needed=needed, approved_by=approved):
+            return f"Waiting: policy {asks} asks for {needed}, {len(approved)} have approved"
+        case Undecided(reason=reason, message=message):
+            return f"Undecided, {reason}: {message}"

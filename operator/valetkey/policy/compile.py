@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
-from valetkey.kinds.agentpolicy import AccessCeiling, AgentPolicy, Parameter, PolicySpec, Purpose, Validation
+from valetkey.kinds.agentpolicy import (
+    AccessCeiling,
+    AgentPolicy,
+    Parameter,
+    PolicySpec,
+    Purpose,
+)
+from valetkey.kinds.demands import Approval, Validation
 from valetkey.policy.expressions import (
     Expression,
     ExpressionError,
@@ -16,6 +25,9 @@ from valetkey.policy.expressions import (
 from valetkey.policy.shapes import ShapeError, check_ceiling, check_subjects
 from valetkey.policy.substitution import referenced
 from valetkey.reasons import Reason
+
+MIN_WAIT: Final = timedelta(seconds=1)
+MAX_WAIT: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,13 @@ class CompiledPolicy:
 
     policy: AgentPolicy
     rules: tuple[Rule, ...]
+    approval_when: Expression | None = None
+    """Where it asks people, if it does not always; compiled."""
+
+    @property
+    def reads_approvals(self) -> bool:
+        """Whether one of its rules asks what people have said."""
+        return any(rule.expression.reads_approvals for rule in self.rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +67,27 @@ class Policies:
     """Every policy, by name; each name once. Decisions look at those that are enforced, and at no others."""
 
     all: tuple[CompiledPolicy | Uncompiled, ...]
+    longest_wait: timedelta = timedelta()
+    """The longest that one in use lets a request wait for people; nothing where none does."""
 
     @classmethod
     def of(cls, policies: Iterable[CompiledPolicy | Uncompiled]) -> Policies:
         """The collection in order of name."""
-        return cls(tuple(sorted(policies, key=lambda compiled: compiled.policy.metadata.name)))
+        whole = cls(tuple(sorted(policies, key=lambda compiled: compiled.policy.metadata.name)))
+        approvals = (one.policy.spec.approval for one in whole.usable("Allow"))
+        longest = max((approval.wait for approval in approvals if approval is not None), default=timedelta())
+        return cls(whole.all, longest)
 
     def narrowed(self, uid: str) -> Policies:
         """Every Deny, and of the Allows only the one of that uid: what a live grant is held to."""
         return Policies(
             tuple(one for one in self.all if one.policy.spec.effect == "Deny" or one.policy.metadata.uid == uid)
+        )
+
+    def enforced(self, name: str) -> AgentPolicy | None:
+        """The policy of that name, if it is enforced, can be used or not."""
+        return next(
+            (one.policy for one in self.all if one.policy.metadata.name == name and one.policy.spec.enforced), None
         )
 
     def usable(self, effect: str) -> Iterator[CompiledPolicy]:
@@ -91,11 +121,12 @@ def compile_policy(policy: AgentPolicy) -> CompiledPolicy | Uncompiled:
             check_ceiling(ceiling, f"spec.access[{at}]")
             _check_references(ceiling, spec, f"spec.access[{at}]")
         rules = tuple(_compiled(validation, at) for at, validation in enumerate(spec.validations))
+        when = _compiled_when(spec.approval)
     except ShapeError as error:
         return Uncompiled(policy, Reason.EXPRESSION_INVALID, f"{error.field}: {error}")
     except ExpressionError as error:
         return Uncompiled(policy, error.reason, str(error))
-    return CompiledPolicy(policy, rules)
+    return CompiledPolicy(policy, rules, when)
 
 
 def _compiled(validation: Validation, at: int) -> Rule:
@@ -105,17 +136,30 @@ def _compiled(validation: Validation, at: int) -> Rule:
         raise ExpressionError(error.reason, f"spec.validations[{at}].expression ({validation.name}): {error}") from None
 
 
+def _compiled_when(approval: Approval | None) -> Expression | None:
+    if approval is None or approval.when is None:
+        return None
+    try:
+        return compile_expression(approval.when)
+    except ExpressionError as error:
+        raise ExpressionError(error.reason, f"spec.approval.when: {error}") from None
+
+
 def _check_whole(spec: PolicySpec) -> None:
     if spec.effect == "Allow":
         for field, value in (("subjects", spec.subjects), ("purposes", spec.purposes), ("access", spec.access)):
             if not value:
                 raise ShapeError(f"spec.{field}", "an Allow says whom, for what and which access")
+    elif spec.approval is not None:
+        raise ShapeError("spec.approval", "it belongs to an Allow; a Deny may read approvals in its validations")
     elif spec.backstop is not None:
         raise ShapeError("spec.backstop", "it belongs to an Allow; a Deny makes nothing that would need a timer")
     elif any(ceiling.kubernetes is not None and ceiling.kubernetes.risks for ceiling in spec.access or ()):
         raise ShapeError("spec.access", "risks are accepted by an Allow; a Deny names the rights")
     if spec.ttl_default > spec.ttl_max:
         raise ShapeError("spec.ttl", "default is longer than max")
+    if spec.approval is not None and not MIN_WAIT <= spec.approval.wait <= MAX_WAIT:
+        raise ShapeError("spec.approval.timeout", "at least 1s and at most 24h")
 
 
 def _check_purpose(purpose: Purpose, field: str) -> None:

@@ -1,28 +1,33 @@
 """May this request have what it asks for?
 
 Pure: the same request, policies and facts give the same decision, so that one can be replayed from the log.
-A Deny that shares a right with the request always wins. Otherwise the first Allow, by name, that grants it now is used.
-What cannot be known is Undecided, and Undecided never grants.
+A Deny that shares a right with the request always wins. Otherwise the first Allow, by name, that grants it now is used;
+if none does, the first that waits for people. What cannot be known is Undecided, and Undecided never grants.
+
+A person who may approve for a policy about this agent and says Deny ends it, whatever policies say. A Deny whose rules
+read `approvals` may only refuse because nobody has spoken yet: while an Allow waits for people, it is not asked. That
+weakens nothing, for nothing is granted before every Deny was asked about the facts that it is granted on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.policy import allow, deny
+from valetkey.policy.approvals import counting
 from valetkey.policy.compile import CompiledPolicy, Policies
 from valetkey.policy.denials import add_note, denial
 from valetkey.policy.facts import Facts
-from valetkey.policy.outcomes import Approved, Decision, Denied, Undecided
+from valetkey.policy.outcomes import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.policy.parameters import ParameterError, check_size
 from valetkey.policy.shapes import ShapeError, check_access
 from valetkey.policy.subjects import Selected, selected
 from valetkey.policy.variables import variables
 from valetkey.reasons import Reason
 
-__all__ = ["Approved", "Decision", "Denied", "Undecided", "decide"]
+__all__ = ["Approved", "Decision", "Denied", "Undecided", "Waiting", "decide"]
 
 
 def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
@@ -30,8 +35,20 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     unreadable = _unreadable(request)
     if unreadable is not None:
         return Denied(unreadable, None)
+    denied = _by_person(request, policies, facts)
+    if denied is not None:
+        return denied
     values = variables(request, facts)
-    return _by_deny(request, policies, facts, values) or _by_allow(request, policies, facts, values)
+    outcome = _by_allow(request, policies, facts, values)
+    denies = tuple(policies.usable("Deny"))
+    refused = _by_deny(denies, request, policies, facts, values)
+    if refused is None:
+        return outcome
+    waiting = _waiting(outcome, request, policies, facts, values)
+    if waiting is None:
+        return refused
+    whoever_speaks = (one for one in denies if not one.reads_approvals)
+    return _by_deny(whoever_speaks, request, policies, facts, values) or waiting
 
 
 def _unreadable(request: RequestSpec) -> Denial | None:
@@ -47,11 +64,48 @@ def _unreadable(request: RequestSpec) -> Denial | None:
     return None
 
 
+def _by_person(request: RequestSpec, policies: Policies, facts: Facts) -> Denied | None:
+    """The first Deny of a person, for a policy that is about this agent."""
+    for said in counting(request, facts):
+        policy = policies.enforced(said.policy) if said.verdict == "Deny" else None
+        if policy is None or policy.spec.over(facts.now) or selected(policy, facts) is not Selected.YES:
+            continue
+        why = f": {said.reason}" if said.reason else "."
+        return Denied(
+            denial(
+                Reason.PERSON_DENIED,
+                f"{said.username} denied it for policy {said.policy}{why}",
+                contact=policy.spec.contact,
+            ),
+            said.policy,
+        )
+    return None
+
+
+def _waiting(
+    outcome: Decision, request: RequestSpec, policies: Policies, facts: Facts, values: Mapping[str, Any]
+) -> Waiting | None:
+    """The first Allow that waits for people, though another would grant at once: a Deny may want them to speak."""
+    if not isinstance(outcome, Approved):
+        return outcome if isinstance(outcome, Waiting) else None
+    for compiled in policies.usable("Allow"):
+        if compiled.policy.spec.approval is not None and selected(compiled.policy, facts) is Selected.YES:
+            said = allow.consider(compiled, request, facts, values)
+            if isinstance(said, Waiting):
+                return said
+    return None
+
+
 def _by_deny(
-    request: RequestSpec, policies: Policies, facts: Facts, values: Mapping[str, Any]
+    denies: Iterable[CompiledPolicy],
+    request: RequestSpec,
+    policies: Policies,
+    facts: Facts,
+    values: Mapping[str, Any],
 ) -> Denied | Undecided | None:
+    """What these Denies say, and those that cannot be used."""
     unknown: str | None = None
-    for compiled in policies.usable("Deny"):
+    for compiled in denies:
         if compiled.policy.spec.over(facts.now):
             continue
         about = selected(compiled.policy, facts)
@@ -73,9 +127,8 @@ def _by_deny(
     return None
 
 
-def _by_allow(
-    request: RequestSpec, policies: Policies, facts: Facts, values: Mapping[str, Any]
-) -> Approved | Denied | Undecided:
+def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Mapping[str, Any]) -> Decision:
+    waiting: Waiting | None = None
     refusals: list[allow.Refusal] = []
     failed: allow.Failed | None = None
     unknown: str | None = None
@@ -92,10 +145,14 @@ def _by_allow(
         match allow.consider(compiled, request, facts, values):
             case Approved() as approved:
                 return approved
+            case Waiting() as waits:
+                waiting = waiting or waits
             case allow.Refusal() as refusal:
                 refusals.append(refusal)
             case allow.Failed() as failure:
                 failed = failed or failure
+    if waiting is not None:
+        return waiting
     if failed is not None:
         return Undecided(
             Reason.EVALUATION_FAILED,

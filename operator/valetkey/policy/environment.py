@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
-from google.protobuf import descriptor_pb2, descriptor_pool, struct_pb2  # type: ignore[import-untyped]
+from google.protobuf import descriptor_pb2, descriptor_pool, struct_pb2, timestamp_pb2  # type: ignore[import-untyped]
 from pydantic import Field
 
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import Task
-from valetkey.kinds.base import Model
+from valetkey.kinds.base import Model, Time
 from valetkey.kinds.schema import Json, structural
 
 # A word that CEL reserves: no expression can name a type that has fields here and is a mere map when it runs.
@@ -46,6 +46,22 @@ class _Namespace(Model):
     labels: dict[str, str] | None = None
 
 
+class _Approver(Model):
+    """Who spoke, as the API server authenticated it then."""
+
+    username: str
+    groups: tuple[str, ...]
+
+
+class _Approval(Model):
+    """What a person said on the request; here are only words that count."""
+
+    policy: str
+    verdict: str
+    approver: _Approver
+    at: Time
+
+
 _FIELD: Final = descriptor_pb2.FieldDescriptorProto
 _SCALARS: Final[Mapping[str, Any]] = {
     "string": _FIELD.TYPE_STRING,
@@ -55,12 +71,15 @@ _SCALARS: Final[Mapping[str, Any]] = {
 }
 
 
+_KNOWN: Final = (struct_pb2.DESCRIPTOR, timestamp_pb2.DESCRIPTOR)
+
+
 class _Messages:
     """Structural schemas as messages of Protocol Buffers, which the compiler takes for its types."""
 
     def __init__(self) -> None:
         self._file = descriptor_pb2.FileDescriptorProto(
-            name=f"{PACKAGE}.proto", package=PACKAGE, syntax="proto3", dependency=[struct_pb2.DESCRIPTOR.name]
+            name=f"{PACKAGE}.proto", package=PACKAGE, syntax="proto3", dependency=[file.name for file in _KNOWN]
         )
         self.fields: dict[str, tuple[str, ...]] = {}
         """The fields of each message, by its path."""
@@ -77,7 +96,8 @@ class _Messages:
     def pool(self) -> Any:
         """All that was added, for the compiler."""
         pool = descriptor_pool.DescriptorPool()
-        pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
+        for file in _KNOWN:
+            pool.AddSerializedFile(file.serialized_pb)
         pool.AddSerializedFile(self._file.SerializeToString())
         return pool
 
@@ -99,6 +119,8 @@ class _Messages:
                 return _message(self.add(path, schema))
             case {"x-kubernetes-preserve-unknown-fields": True}:
                 return _message("google.protobuf.Struct")
+            case {"type": "string", "format": "date-time"}:
+                return _message("google.protobuf.Timestamp")
             case {"type": str(scalar)} if scalar in _SCALARS:
                 return {"type": _SCALARS[scalar]}
         raise TypeError(f"{path}: expressions know no list or map of such values; give them fields")
@@ -109,9 +131,15 @@ def _message(name: str) -> dict[str, Any]:
 
 
 _messages = _Messages()
-_identity, _claims, _access, _namespace = (
+_identity, _claims, _access, _namespace, _approval = (
     cel.Type(_messages.add(path, structural(model)))
-    for path, model in (("identity", _Identity), ("claims", _Claims), ("access", Access), ("namespaces", _Namespace))
+    for path, model in (
+        ("identity", _Identity),
+        ("claims", _Claims),
+        ("access", Access),
+        ("namespaces", _Namespace),
+        ("approvals", _Approval),
+    )
 )
 _MAP: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
 _PLAIN: Final = {"cluster": cel.Type.STRING, "now": cel.Type.TIMESTAMP}
@@ -125,9 +153,11 @@ CHECKING: Final = cel.NewEnv(
         "claims": _claims,
         "access": _access,
         "namespaces": cel.Type.Map(cel.Type.STRING, _namespace),
+        "approvals": cel.Type.List(_approval),
         **_PLAIN,
     },
 )
-RUNNING: Final = cel.NewEnv(
-    variables={"identity": _MAP, "claims": _MAP, "access": _MAP, "namespaces": _MAP, **_PLAIN},
-)
+_OTHERS: Final = {"identity": _MAP, "claims": _MAP, "access": _MAP, "namespaces": _MAP, **_PLAIN}
+RUNNING: Final = cel.NewEnv(variables={**_OTHERS, "approvals": cel.Type.List(_MAP)})
+WITHOUT_APPROVALS: Final = cel.NewEnv(variables=_OTHERS)
+"""The same for an expression that does not ask what people have said; one that does has no meaning here."""

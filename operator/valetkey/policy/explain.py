@@ -13,11 +13,11 @@ from valetkey.policy import allow, deny
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
 from valetkey.policy.expressions import EvaluationError
 from valetkey.policy.facts import Facts
-from valetkey.policy.outcomes import Approved
+from valetkey.policy.outcomes import Approved, Waiting
 from valetkey.policy.subjects import Selected, selected
 from valetkey.policy.variables import variables
 
-Says = Literal["grants", "refuses", "denies", "does not apply", "cannot say", "cannot be used"]
+Says = Literal["grants", "waits", "refuses", "denies", "does not apply", "cannot say", "cannot be used"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ def _said(
             return "grants", f"entry {approved.entry}, for {format_duration(approved.ttl)}"
         case allow.Failed() as failed:
             return "cannot say", f"rule {failed.rule} is neither true nor false for this request"
+        case Waiting(needed=needed, approved_by=approved):
+            return "waits", f"{len(approved)} of {needed} people have approved"
         case refusal:
             return "refuses", f"{refusal.denial.reason}: {refusal.denial.message}"
 

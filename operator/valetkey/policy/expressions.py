@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
-from valetkey.policy.environment import CHECKING, FIELDS, PACKAGE, RUNNING
+from valetkey.policy.environment import CHECKING, FIELDS, PACKAGE, RUNNING, WITHOUT_APPROVALS
 from valetkey.reasons import Reason
 
 # Without it, whoever may write one policy fills the operator's memory, and every status and log that quotes it.
@@ -51,6 +51,8 @@ class Expression:
     """A compiled expression that gives a boolean."""
 
     _program: cel.Expression
+    reads_approvals: bool
+    """Whether it asks what people have said, so that it may be otherwise once somebody has spoken."""
 
     def is_true(self, variables: Mapping[str, Any]) -> bool:
         """Whether it is true; raises EvaluationError where it is neither true nor false."""
@@ -74,7 +76,18 @@ def compile_expression(text: str) -> Expression:
             raise ExpressionError(
                 Reason.EXPRESSION_TOO_COSTLY, f"line 1, column 1: its loops take more than {MAX_STEPS} steps"
             ) from None
-    return Expression(program)
+    return Expression(program, _reads_approvals(text))
+
+
+def _reads_approvals(text: str) -> bool:
+    """Whether it means nothing where there are no approvals: a word in a string, or a name of its own, is none."""
+    if "approvals" not in text:
+        return False
+    try:
+        WITHOUT_APPROVALS.compile(text)
+    except Exception:  # as in _compiled; it does compile where they are known
+        return True
+    return False
 
 
 def check_pattern(pattern: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from valetkey.kinds.identity import Identity
 
@@ -21,6 +22,24 @@ class RoleRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What a person said on the request, by an AccessApproval."""
+
+    name: str
+    uid: str
+    policy: str
+    """The policy that it is for."""
+    verdict: Literal["Approve", "Deny"]
+    username: str
+    groups: tuple[str, ...]
+    reason: str | None
+    at: datetime
+    """When it was created."""
+    allowed: bool
+    """Whether its author still had the right, when that was asked for this decision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was known at the moment of a decision; recorded whole, so that it can be replayed."""
 
@@ -34,6 +53,11 @@ class Facts:
     """By policy: live or opening grants of this ServiceAccount, this request's own not counted."""
     limit_active: int
     """The limit for policies that name none."""
+    approvals: tuple[Statement, ...]
+    """What people have said on this very request, whether it counts or not.
+
+    Of a live grant's they are those of today: who approved held the right once, at the start; who denies holds it now.
+    """
     live: bool
     """Whether a grant of this request lives already, so that what is asked is whether it may go on."""
     now: datetime

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from valetkey.kinds.accessrequest import Denial
-from valetkey.kinds.taskgrant import PolicyReference
+from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
 from valetkey.reasons import Reason
 
 
@@ -24,6 +24,15 @@ class Approved:
     """Whether that entry accepts the risk PodTemplates."""
     backstop: bool
     """Whether the policy wants a timer Job for it."""
+    approvals: tuple[ApprovalReference, ...] = ()
+    """By whose word, where the policy asks for people."""
+    wait: timedelta | None = None
+    """How long after its creation the request may be granted, where people were asked; None: as long as any other."""
+
+    @property
+    def reason(self) -> Reason:
+        """The word for it."""
+        return Reason.PERSON_APPROVED if self.approvals else Reason.POLICY_MATCHED
 
     def not_after(self, opened_at: datetime) -> datetime:
         """When a grant that was opened then ends at the latest."""
@@ -48,4 +57,18 @@ class Undecided:
     message: str
 
 
-Decision = Approved | Denied | Undecided
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A policy grants the request once people have approved it."""
+
+    policy: str
+    needed: int
+    approved_by: tuple[str, ...]
+    """Who has; fewer than are needed."""
+    void: tuple[str, ...]
+    """Whose word does not count and why, for people."""
+    timeout: timedelta
+    """How long after its creation the request waits."""
+
+
+Decision = Approved | Denied | Undecided | Waiting

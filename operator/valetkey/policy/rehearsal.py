@@ -9,7 +9,7 @@ from typing import Final, Literal
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.base import format_duration
 from valetkey.policy.compile import CompiledPolicy, Policies
-from valetkey.policy.decide import Approved, Decision, Undecided, decide
+from valetkey.policy.decide import Approved, Decision, Undecided, Waiting, decide
 from valetkey.policy.facts import Facts
 from valetkey.policy.subjects import Selected, selected
 
@@ -17,7 +17,7 @@ from valetkey.policy.subjects import Selected, selected
 MOST: Final = 16
 
 
-Word = Literal["Allowed", "Denied", "Undecided", "NotMatched"]
+Word = Literal["Allowed", "Denied", "Undecided", "Waiting", "NotMatched"]
 """An Allow that does not grant and a Deny that does not forbid have not matched."""
 
 
@@ -29,7 +29,7 @@ class Rehearsal:
     says: Word
     """Its own word, whatever others say."""
     differs: bool
-    """Whether the outcome, had it been enforced, would have been another: approved, denied or undecided."""
+    """Whether the outcome, had it been enforced, would have been another: approved, denied, undecided or waiting."""
     message: str
     """Why, for people."""
 
@@ -61,6 +61,8 @@ def _rehearsal(
 def _word(one: CompiledPolicy, alone: Decision) -> tuple[Word, str]:
     if isinstance(alone, Approved):
         return "Allowed", f"entry {alone.entry}, for {format_duration(alone.ttl)}"
+    if isinstance(alone, Waiting):
+        return "Waiting", f"for {alone.needed} to approve, of whom {len(alone.approved_by)} have"
     if isinstance(alone, Undecided):
         return "Undecided", alone.message
     if one.policy.spec.effect == "Allow":

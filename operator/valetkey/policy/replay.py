@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.policy.compile import Policies
-from valetkey.policy.decide import Approved, Decision, Denied, decide
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
 from valetkey.policy.facts import Facts
 
 _FACTS: Final = TypeAdapter(Facts)
@@ -50,12 +50,24 @@ def replay(records: Iterable[Mapping[str, Any]], before: Policies, after: Polici
 
 
 def _outcome(decision: Decision) -> str:
-    if isinstance(decision, Approved):
-        return f"Approved by {decision.policy.name}"
-    return f"Denied, {decision.denial.reason}" if isinstance(decision, Denied) else f"Undecided, {decision.reason}"
+    match decision:
+        case Approved(policy=policy):
+            return f"Approved by {policy.name}"
+        case Denied(denial=denial):
+            return f"Denied, {denial.reason}"
+        case Waiting(policy=asks):
+            return f"Waiting for {asks}"
+        case Undecided(reason=reason):
+            return f"Undecided, {reason}"
 
 
 def _message(decision: Decision) -> str:
-    if isinstance(decision, Approved):
-        return f"entry {decision.entry}"
-    return decision.denial.message if isinstance(decision, Denied) else decision.message
+    match decision:
+        case Approved(entry=entry):
+            return f"entry {entry}"
+        case Denied(denial=denial):
+            return denial.message
+        case Waiting(needed=needed, approved_by=approved):
+            return f"{len(approved)} of {needed} people have approved"
+        case Undecided(message=message):
+            return message

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import RequestSpec
-from valetkey.policy.facts import Facts
+from valetkey.policy.approvals import counting
+from valetkey.policy.facts import Facts, Statement
 
 
 def variables(request: RequestSpec, facts: Facts) -> dict[str, Any]:
@@ -31,9 +34,17 @@ def variables(request: RequestSpec, facts: Facts) -> dict[str, Any]:
         },
         "access": request.access.to_api(),
         "namespaces": _namespaces(request.access, facts),
+        "approvals": [_approval(one) for one in counting(request, facts)],
         "cluster": facts.cluster,
         "now": facts.now,
     }
+
+
+def _approval(one: Statement) -> dict[str, Any]:
+    at = Timestamp()  # within a list the library takes no datetime
+    at.FromDatetime(one.at)
+    approver = {"username": one.username, "groups": list(one.groups)}
+    return {"policy": one.policy, "verdict": one.verdict, "approver": approver, "at": at}
 
 
 def _namespaces(access: Access, facts: Facts) -> dict[str, dict[str, dict[str, str]]]:

@@ -282,7 +282,7 @@ async def test_no_label_has_a_word_that_an_agent_chose(log: Log) -> None:
     await turn(process)
     world.now += timedelta(minutes=2)
     await turn(process, 2)
-    words = {*Reason, UNEXPECTED, "Approved", "Denied", "Undecided", "Absent", "Live", "Ending"}
+    words = {*Reason, UNEXPECTED, "Approved", "Denied", "Pending", "Undecided", "Absent", "Live", "Ending"}
     words |= {"endings", "beginnings"}
     for family in metrics.registry.collect():
         for sample in family.samples:

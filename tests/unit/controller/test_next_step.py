@@ -13,6 +13,7 @@ import pytest
 from tests.properties import life as given
 from valetkey.controller.grant import RECHECK, ends, next_step
 from valetkey.controller.steps import (
+    Await,
     Decide,
     Deliver,
     Drop,
@@ -22,6 +23,7 @@ from valetkey.controller.steps import (
     Identify,
     Issue,
     LetGo,
+    LookUp,
     Open,
     Progress,
     Refuse,
@@ -35,12 +37,13 @@ from valetkey.controller.steps import (
 )
 from valetkey.errors import InvalidError
 from valetkey.kinds.access import Access
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import PlacedSecret, PolicyReference, TaskGrant
+from valetkey.kinds.taskgrant import ApprovalReference, PlacedSecret, PolicyReference, TaskGrant
 from valetkey.kube.pods import Pod, parse
-from valetkey.policy.decide import Approved, Denied, Undecided
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.reasons import Reason
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
@@ -55,6 +58,8 @@ PLACE = PlacedSecret(name="valetkey-one-a")
 REFERENCE = PolicyReference(name="fix", uid="policy-uid", generation=1)
 APPROVED = Approved(REFERENCE, "read", timedelta(minutes=15), None, pod_templates=False, backstop=False)
 DENIED = Denied(Denial(reason=Reason.POLICY_DENIED, message="not now"), "fix")
+WAITING = Waiting("fix", 2, ("ann",), (), timedelta(minutes=10))
+WORD = ApprovalReference(name="yes", uid="word-uid", username="ann")
 UNDECIDED = Undecided(Reason.POLICIES_STALE, "not read lately")
 REFUSED = InvalidError(Reason.IDENTITY_MISMATCH, "another pod")
 SHARED = InvalidError(Reason.DELIVERY_SHARED, "shared")
@@ -146,6 +151,11 @@ REQUESTS: dict[str, tuple[AccessRequest | None, Progress, Step]] = {
         learnt(KNOWN, decision=APPROVED),
         Refuse(asked(outcome="Failed"), Reason.TASK_RELEASED),
     ),
+    "it waits for people": (
+        asked(),
+        learnt(KNOWN, decision=WAITING),
+        Await(asked(), WAITING, NOW + timedelta(minutes=10)),
+    ),
     "it waited too long": (OLD, learnt(KNOWN, decision=APPROVED), Refuse(OLD, Reason.REQUEST_EXPIRED)),
     "it was not decided on": (OLD, learnt(KNOWN, decision=UNDECIDED), Refuse(OLD, Reason.REQUEST_EXPIRED)),
     "it has finished": (OVER, Progress(), Wait(NOW + timedelta(minutes=50))),
@@ -166,6 +176,37 @@ def test_a_request_without_a_grant(request_: AccessRequest | None, progress: Pro
     assert step(View(request=request_, grant=None, progress=progress)) == expected
 
 
+NO = AccessApproval.model_validate(
+    given.approval("no", {"metadata": {"name": "r", "uid": "request-uid"}}, "bob", "Deny")
+    | {"metadata": {"name": "no", "namespace": "shop", "uid": "no-uid", "creationTimestamp": NOW}}
+)
+
+
+LONGER = replace(APPROVED, approvals=(WORD,), wait=timedelta(minutes=10))
+AGES: list[tuple[Decision | None, float, float]] = [
+    (None, 0, 5),
+    (None, 20, 20),
+    (None, 1, 5),
+    (UNDECIDED, 20, 20),
+    (APPROVED, 20, 5),
+    (WAITING, 20, 10),
+    (LONGER, 20, 10),
+    (replace(LONGER, wait=timedelta(minutes=1)), 20, 1),
+]
+
+
+@pytest.mark.parametrize(("decision", "longest", "minutes"), AGES)
+def test_how_long_a_request_may_wait_is_said_by_what_it_waits_for(
+    decision: Decision | None, longest: float, minutes: float
+) -> None:
+    made = asked(NOW - timedelta(minutes=minutes))
+    seen = View(
+        request=made, grant=None, longest_wait=timedelta(minutes=longest), progress=learnt(KNOWN, decision=decision)
+    )
+    assert step(seen) == Refuse(made, Reason.REQUEST_EXPIRED)
+    assert not isinstance(step(seen, NOW - timedelta(microseconds=1)), Refuse)
+
+
 OPEN, LIVE, GOING = granted(delivered=False), granted(), granted(end="TTLReached", terminating=True)
 ENDED = granted(end="TTLReached")
 LAST = granted(issued=NOW - timedelta(minutes=6), not_after=NOW + timedelta(minutes=4))
@@ -179,6 +220,10 @@ GRANTS: dict[str, tuple[View, Step]] = {
         view(OPEN, progress=Progress(credential=CREDENTIAL), verdict=UNDECIDED),
         Hold(UNDECIDED),
     ),
+    "opened by a word that is not known": (view(OPEN, unknown=(WORD,)), LookUp(OPEN, (WORD,), ())),
+    "live by one": (view(LIVE, unknown=(WORD,)), LookUp(LIVE, (WORD,), ())),
+    "a renewal is due, and the word is not known": (view(DUE, unknown=(WORD,)), LookUp(DUE, (WORD,), ())),
+    "somebody denies it": (view(LIVE, unheard=(NO,)), LookUp(LIVE, (), (NO,))),
     "delivered": (view(LIVE), Wait(NOW + timedelta(minutes=1))),
     "delivered, and policy cannot say": (view(LIVE, verdict=UNDECIDED), Wait(NOW + timedelta(minutes=1))),
     "a renewal is due": (view(DUE), Issue(DUE, renewal=True)),
@@ -266,6 +311,7 @@ CAUSES: dict[str, tuple[Callable[[View], View], Reason]] = {
     "what was made is too much": (_with(progress=Progress(failure=BEYOND)), Reason.ISSUE_FAILED),
     "it cannot be delivered": (_with(progress=Progress(failure=SHARED)), Reason.DELIVERY_FAILED),
     "another pod mounts the Secret": (_with(sharers=("two",)), Reason.DELIVERY_FAILED),
+    "a word that it rests on was taken back": (_with(taken_back=WORD), Reason.POLICY_CHANGED),
     "policy denies it": (_with(verdict=DENIED), Reason.POLICY_CHANGED),
 }
 

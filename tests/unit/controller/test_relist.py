@@ -164,9 +164,9 @@ async def test_at_the_start_what_a_grant_names_is_read_after_it_and_policies_and
     await turn(process)
     world.list = noted  # type: ignore[method-assign]
     await Process(world).relist.read_all()
-    kinds = ("taskgrants", "accessrequests", "pods")
-    assert order[:6] == [f"{what} {kind}" for kind in kinds for what in ("ask", "answer")]
-    assert not [entry for entry in order[6:] if entry.endswith(kinds)], order
+    kinds = ("taskgrants", "accessrequests", "accessapprovals", "pods")
+    assert order[:8] == [f"{what} {kind}" for kind in kinds for what in ("ask", "answer")]
+    assert not [entry for entry in order[8:] if entry.endswith(kinds)], order
 
 
 async def test_where_a_look_takes_long_there_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,11 @@ def a_world() -> World:
 
 async def watched(world: World, operator: Any, *kinds: str) -> None:
     """What watches bring of these kinds."""
-    takes = {"AccessRequest": operator.on_request, "TaskGrant": operator.on_grant, "Pod": operator.on_pod}
+    takes = {
+        "AccessRequest": operator.watched.on_request,
+        "TaskGrant": operator.watched.on_grant,
+        "Pod": operator.watched.on_pod,
+    }
     for kind in kinds:
         for body in world.of(kind):
             takes[kind](copy.deepcopy(body), deleted=False)
@@ -142,7 +146,7 @@ async def test_whatever_else_was_made_before_the_restore_ends_with_it_and_what_i
         world.add("AccessRequest", request("t", world.add("Pod", pod("three")), "15m", "valetkey-three-a", world.now))
 
         async def settled() -> bool:
-            operator.on_pod(copy.deepcopy(world.objects["Pod", "shop", "three"]), deleted=False)
+            operator.watched.on_pod(copy.deepcopy(world.objects["Pod", "shop", "three"]), deleted=False)
             await watched(world, operator, "AccessRequest")
             return [body["metadata"]["name"] for body in world.of("TaskGrant")] == ["t"] and len(
                 world.live_tokens()
@@ -166,7 +170,7 @@ async def test_a_replica_that_only_follows_remembers_what_the_leader_let_go(tmp_
     follower, _ = operator_of(world, tmp_path, targets=("shop",))
     try:
         await follower.start(lambda: None)
-        follower.on_grant(grant | {"status": {"end": {"reason": "TaskReleased"}}}, deleted=True)
+        follower.watched.on_grant(grant | {"status": {"end": {"reason": "TaskReleased"}}}, deleted=True)
     finally:
         await follower.stop()
     uid = grant["metadata"]["uid"]

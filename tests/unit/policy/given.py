@@ -122,6 +122,7 @@ def facts(**changes: Any) -> Facts:
             "log-reader": (RoleRule(api_groups=("",), resources=("pods",), verbs=("get", "list")),),
             "watcher": (RoleRule(api_groups=("",), resources=("pods",), verbs=("watch",)),),
         },
+        "approvals": (),
         "active": {},
         "limit_active": 20,
         "live": False,

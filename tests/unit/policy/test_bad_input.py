@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tests.unit.policy.given import decided, deny, facts, policy, request, unusable
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.schema import KINDS, crd
-from valetkey.policy.decide import Approved, Decision, Denied, Undecided
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.policy.expressions import ExpressionError, compile_expression
 from valetkey.reasons import Reason
 
@@ -33,7 +33,7 @@ def purposes(**parameters: Any) -> list[dict[str, Any]]:
 
 
 def reason(decision: Decision) -> str:
-    assert not isinstance(decision, Approved)
+    assert not isinstance(decision, Approved | Waiting)
     return decision.denial.reason if isinstance(decision, Denied) else decision.reason
 
 

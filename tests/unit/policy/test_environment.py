@@ -12,8 +12,8 @@ import pytest
 from tests.unit.policy.given import facts, request
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import Task
-from valetkey.kinds.agentpolicy import Validation
 from valetkey.kinds.base import Model
+from valetkey.kinds.demands import Validation
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.schema import structural
 from valetkey.policy.environment import FIELDS

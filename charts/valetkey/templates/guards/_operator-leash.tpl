@@ -12,6 +12,8 @@ matchConstraints:
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [UPDATE], resources: [taskgrants/status, accessrequests/status, agentpolicies/status]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [accessrequests]}
   - {apiGroups: ["", events.k8s.io], apiVersions: ["*"], operations: [CREATE], resources: [events]}
+  # A question, which nothing keeps.
+  - {apiGroups: [authorization.k8s.io], apiVersions: ["*"], operations: [CREATE], resources: [subjectaccessreviews]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [leaders], resourceNames: [{{ .Values.account }}]}
   - {{ include "valetkey.accounts" . }}
   - {{ include "valetkey.roles" . }}

@@ -1,0 +1,102 @@
+"""Notices: a webhook is told when a request begins to wait for people; nothing waits for it, and it grants nothing.
+
+CloudEvents 1.0 in structured mode. https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from valetkey.controller import status
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.base import format_seconds, format_time
+from valetkey.kube.api import Json
+from valetkey.policy.decide import Waiting
+from valetkey.policy.notation import line
+
+TYPE: Final = "dev.valetkey.approval.requested"
+TRIES: Final = 5
+_BACKLOG: Final = 256
+"""How many notices wait; agents decide how many there are."""
+_ANSWERS_WITHIN: Final = timedelta(seconds=5)
+
+_logger = logging.getLogger(__name__)
+
+
+class Notices:
+    """Posts notices behind the path's back; what cannot be delivered is dropped, for request and Event say the same."""
+
+    def __init__(
+        self, url: str, *, cluster: str, clock: Callable[[], datetime], pause: timedelta = timedelta(seconds=1)
+    ) -> None:
+        """`pause` is how long the second try waits; each one after it twice as long."""
+        self._url = url
+        # Of the address itself no log has more: its path may be what the receiver knows its friends by.
+        self._host = urlsplit(url).hostname
+        self._cluster, self._clock, self._pause = cluster, clock, pause
+        self._queue: asyncio.Queue[Json] = asyncio.Queue(_BACKLOG)
+
+    def post(self, request: AccessRequest, waiting: Waiting) -> None:
+        """Takes one notice; returns at once."""
+        try:
+            self._queue.put_nowait(self._event(request, waiting))
+        except asyncio.QueueFull:
+            metadata = request.metadata
+            _logger.warning("%s was not told of %s/%s: too many wait", self._host, metadata.namespace, metadata.name)
+
+    async def run(self) -> None:
+        """Posts what is taken, one after the other, for ever."""
+        timeout = aiohttp.ClientTimeout(total=_ANSWERS_WITHIN.total_seconds())
+        async with aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": "valetkey"}) as session:
+            while True:
+                event = await self._queue.get()
+                await self._deliver(session, event)
+
+    async def _deliver(self, session: aiohttp.ClientSession, event: Json) -> None:
+        pause, body = self._pause.total_seconds(), orjson.dumps(event)
+        headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
+        for left in reversed(range(TRIES)):
+            try:
+                # Where it sends us would get to read what agents are about to do.
+                sent = session.post(self._url, data=body, headers=headers, allow_redirects=False)
+                async with sent as response:
+                    if response.status // 100 == 2:
+                        return
+                    why = f"it answered {response.status}"
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                why = type(error).__name__  # whose text may hold the address
+            _logger.warning("%s was not told of %s: %s; %d more tries", self._host, event["subject"], why, left)
+            if left:
+                await asyncio.sleep(pause)
+                pause *= 2
+
+    def _event(self, request: AccessRequest, waiting: Waiting) -> Json:
+        metadata, task = request.metadata, request.spec.task
+        name = f"{metadata.namespace}/{metadata.name}"
+        return {
+            "specversion": "1.0",
+            "id": f"{metadata.uid}/{waiting.policy}",
+            "source": f"/valetkey/{self._cluster}",
+            "type": TYPE,
+            "subject": name,
+            "time": format_time(self._clock()),
+            "datacontenttype": "application/json",
+            "data": {
+                "access": line(request.spec.access),
+                "objective": task.objective,
+                "purpose": task.purpose,
+                "policy": waiting.policy,
+                "approvals": waiting.needed,
+                "until": format_seconds(metadata.creation_timestamp + waiting.timeout),
+                "agent": f"{metadata.namespace}/{status.agent(request)}",
+                "command": f"kubectl valetkey approve {name}",
+            },
+        }

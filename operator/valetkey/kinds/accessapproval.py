@@ -1,0 +1,72 @@
+"""AccessApproval: what a person says to one request; it never grants, for policy is asked again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from valetkey.kinds.base import CONTROL, Metadata, Model, Name, Uid, cel, ruled
+
+
+class ApprovedRequest(Model):
+    """The AccessRequest that is spoken of."""
+
+    name: Name = Field(description="Its name.")
+    uid: Uid = Field(description="Its uid: one that is created again under the name is another.")
+
+
+class Approver(Model):
+    """Who speaks, as the API server authenticated it; filled in at admission and held to it by a guard."""
+
+    username: str = Field(min_length=1, max_length=320, description="The authenticated user name.")
+    groups: Annotated[tuple[Annotated[str, Field(max_length=320)], ...], Field(max_length=256)] = Field(
+        default=(), description="The groups that the user was in."
+    )
+    credential_id: str | None = Field(
+        default=None,
+        alias="credentialID",
+        min_length=1,
+        max_length=256,
+        description="The id of the credential that was used, where it has one.",
+    )
+
+
+class ApprovalSpec(Model):
+    """What a person says; it does not change: delete it to take it back."""
+
+    model_config = ruled(
+        ("self.verdict != 'Deny' || has(self.reason)", "a Deny says why (reason): the agent's owner reads it")
+    )
+
+    request: ApprovedRequest = Field(description="The AccessRequest, of this namespace.")
+    policy: Name = Field(
+        description="The AgentPolicy that asks for the approval; it takes the verb approve on it to speak."
+    )
+    verdict: Literal["Approve", "Deny"] = Field(description="Approve or Deny; one Deny ends the request.")
+    reason: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1024,
+        description="Why; on record, and for a Deny the agent reads it. One line.",
+        json_schema_extra=cel((f"!self.matches({CONTROL!r})", "reason is one line without control characters")),
+    )
+    approver: Approver = Field(description="Who speaks. Filled in at admission.")
+
+
+class AccessApproval(BaseModel):
+    """A person's word on one request: where a policy asks for it, the request is granted with it alone."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        json_schema_extra=cel(
+            (
+                "self.spec == oldSelf.spec",
+                "an approval does not change: delete it, which takes it back, and make another",
+            )
+        ),
+    )
+
+    metadata: Metadata
+    spec: ApprovalSpec

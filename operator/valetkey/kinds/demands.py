@@ -1,0 +1,71 @@
+"""What a policy demands beside its ceilings: rules that must be true, and people who must agree."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from valetkey.kinds.base import Duration, Model, cel
+
+
+class Validation(Model):
+    """One more rule, in CEL."""
+
+    name: str = Field(min_length=1, max_length=63, description="A name for this rule.")
+    expression: str = Field(
+        min_length=1,
+        max_length=4096,
+        description=(
+            "A CEL expression that gives true where the policy applies. It reads identity.{namespace, serviceAccount, "
+            "podName, podUID, nodeName, labels}: the pod, verified; claims.task.{id, objective, purpose, parameters}: "
+            "what the agent says, not verified; access.kubernetes.scopes[].{namespace, rules, clusterRole}, with "
+            "rules[].{apiGroups, resources, resourceNames, nonResourceURLs, verbs}: what is asked for; "
+            "namespaces[name].labels: of each namespace asked for, and of every one where cluster scope is; cluster: "
+            "this cluster's name; approvals[].{policy, verdict, approver, at}, with approver.{username, groups}: what "
+            "people have said on the request, each for a policy that they may approve for, never the agent itself; "
+            "now: the time. What a request leaves out is not there: ask has() first. Another "
+            "field, a type that does not fit and a result that is no boolean are errors, which the condition Ready "
+            "shows with line and column. An expression that cannot be evaluated for a request, or takes more than "
+            "10000 steps, grants nothing under Allow and counts as true under Deny."
+        ),
+    )
+    message: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="What an agent reads where it is false, under Allow.",
+    )
+
+
+class Approval(Model):
+    """People who must agree before the policy grants; each speaks by an AccessApproval."""
+
+    when: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description=(
+            "A CEL expression, as those of validations: where it is true, people are asked; where it is false, the "
+            "policy grants without them. One that cannot be evaluated for a request grants nothing. Left out: always."
+        ),
+    )
+    approvals: int | None = Field(
+        default=None, ge=1, le=10, description="How many people must approve; each counts once. Default 1."
+    )
+    timeout: Duration | None = Field(
+        default=None,
+        description="How long a request waits for them after its creation, at most 24h; then it expires. Default 30m.",
+        json_schema_extra=cel(
+            ("duration(self) >= duration('1s')", "at least 1s"), ("duration(self) <= duration('24h')", "at most 24h")
+        ),
+    )
+
+    @property
+    def needed(self) -> int:
+        """How many people must approve."""
+        return self.approvals or 1
+
+    @property
+    def wait(self) -> timedelta:
+        """How long a request waits for them after its creation."""
+        return timedelta(minutes=30) if self.timeout is None else self.timeout

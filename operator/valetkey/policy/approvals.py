@@ -1,0 +1,50 @@
+"""Has everybody said yes whom a policy asks, and has nobody said no?
+
+What counts is said by somebody who still had the right when it was asked, and never by the requester itself.
+"""
+
+from __future__ import annotations
+
+from valetkey.kinds.accessrequest import RequestSpec
+from valetkey.kinds.demands import Approval
+from valetkey.kinds.taskgrant import ApprovalReference
+from valetkey.policy.facts import Facts, Statement
+from valetkey.policy.outcomes import Waiting
+
+
+def counting(request: RequestSpec, facts: Facts) -> tuple[Statement, ...]:
+    """What people have said that counts, the earliest first."""
+    said = (one for one in facts.approvals if one.allowed and one.username != request.requester.username)
+    return tuple(sorted(said, key=lambda one: (one.at, one.name)))
+
+
+def asked(
+    policy: str, approval: Approval, request: RequestSpec, facts: Facts
+) -> tuple[ApprovalReference, ...] | Waiting:
+    """The words that a grant rests on, one of each of as many people as the policy asks; or how far it has come.
+
+    Those of more people are left out: the grant does not end when they are taken back.
+    """
+    by_person: dict[str, ApprovalReference] = {}
+    for one in counting(request, facts):
+        if one.policy == policy and one.verdict == "Approve":
+            by_person.setdefault(one.username, ApprovalReference(name=one.name, uid=one.uid, username=one.username))
+    if len(by_person) >= approval.needed:
+        return tuple(by_person.values())[: approval.needed]
+    void = (_void(one, policy, request) for one in facts.approvals if one.verdict == "Approve")
+    return Waiting(
+        policy,
+        approval.needed,
+        tuple(by_person),
+        tuple(sorted({words for words in void if words is not None})),
+        approval.wait,
+    )
+
+
+def _void(one: Statement, policy: str, request: RequestSpec) -> str | None:
+    """Why an Approve does not count for a policy; None where it does."""
+    if one.username == request.requester.username:
+        return f"{one.username} asks itself"
+    if one.policy != policy:
+        return f"{one.username} approved for policy {one.policy}"
+    return None if one.allowed else f"{one.username} may no longer approve for policy {policy}"

@@ -1,0 +1,176 @@
+"""Guard approvals: who speaks is who was authenticated, and may approve for that policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.api import GRANTS, Api, Caller, Json, merged, unique
+from tests.cluster.guards.attack import COLLECTOR, NOBODY, RBAC, accepted, forbidden, refused
+from tests.cluster.world import TEST_LABEL, World
+
+APPROVALS = "/apis/valetkey.dev/v1alpha1/namespaces/agents/accessapprovals"
+ANN = Caller(user="ann", groups=("team-a", "team-b"), extra={"authentication.kubernetes.io/credential-id": ("X509=1",)})
+NEEDS_APPROVE = "need the verb approve on agentpolicies.valetkey.dev/"
+
+
+@pytest.fixture(scope="module")
+async def people(api: Api, world: World) -> dict[str, Caller]:
+    """Ann may approve for one policy, a team for another; all of them may create approvals."""
+    rule = {"apiGroups": ["valetkey.dev"], "resources": ["agentpolicies"], "verbs": ["approve"]}
+    for name, policy in (("test-approve-restart", "restart"), ("test-approve-deploy", "deploy")):
+        await api.ensured(
+            f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": [rule | {"resourceNames": [policy]}]}
+        )
+    subjects = {"ann": {"kind": "User", "name": "ann"}, "team": {"kind": "Group", "name": "team"}}
+    for name, role, who in (
+        ("test-ann-restart", "test-approve-restart", "ann"),
+        ("test-team-deploy", "test-approve-deploy", "team"),
+    ):
+        await api.ensured(
+            f"{RBAC}/clusterrolebindings",
+            {
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [subjects[who] | {"apiGroup": "rbac.authorization.k8s.io"}],
+            },
+        )
+    speakers = [
+        *({"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"} for name in ("ann", "bob", "kim")),
+        {"kind": "ServiceAccount", "name": "valetkey-x", "namespace": GRANTS},
+    ]
+    await api.ensured(
+        f"{RBAC}/namespaces/agents/rolebindings",
+        {
+            "metadata": {"name": "test-speakers"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "valetkey-approver"},
+            "subjects": speakers,
+        },
+    )
+    return {"ann": ANN, "bob": Caller(user="bob"), "kim": Caller(user="kim", groups=("team",))}
+
+
+def approval(by: Caller, **change: Any) -> Json:
+    """An approval that its client filled in."""
+    extra = by.extra.get("authentication.kubernetes.io/credential-id", ())
+    groups = [*by.groups, "system:authenticated"]
+    body = {
+        "metadata": {
+            "name": unique("yes"),
+            "labels": {TEST_LABEL: "true"},
+            "ownerReferences": [
+                {"apiVersion": "valetkey.dev/v1alpha1", "kind": "AccessRequest", "name": "fix-1", "uid": NOBODY}
+            ],
+        },
+        "spec": {
+            "request": {"name": "fix-1", "uid": NOBODY},
+            "policy": "restart",
+            "verdict": "Approve",
+            "approver": {"username": by.user, "groups": groups} | ({"credentialID": extra[0]} if extra else {}),
+        },
+    }
+    return merged(body, change)
+
+
+async def send(api: Api, by: Caller, **change: Any) -> tuple[int, Json]:
+    return await api.post(f"{APPROVALS}?dryRun=All", approval(by, **change), by=by)
+
+
+async def test_who_may_approve_for_a_policy_speaks_on_its_requests(api: Api, people: dict[str, Caller]) -> None:
+    accepted(await send(api, people["ann"]))
+    accepted(await send(api, people["kim"], spec={"policy": "deploy", "verdict": "Deny", "reason": "not today"}))
+
+
+async def test_who_may_not_approve_for_a_policy_does_not_speak_on_its_requests(
+    api: Api, people: dict[str, Caller]
+) -> None:
+    refused(await send(api, people["bob"]), "approvals", f"{NEEDS_APPROVE}restart")
+    refused(await send(api, people["ann"], spec={"policy": "deploy"}), "approvals", f"{NEEDS_APPROVE}deploy")
+    refused(await send(api, people["bob"], spec={"verdict": "Deny", "reason": "no"}), "approvals", NEEDS_APPROVE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"username": "bob"},
+        {"groups": ["team-a", "system:authenticated", "team"]},
+        {"groups": []},
+        {"credentialID": "X509=2"},
+        {"credentialID": None},
+    ],
+    ids=["another's name", "a group more", "no groups", "another's credential", "no credential"],
+)
+async def test_nobody_speaks_as_somebody_else(api: Api, people: dict[str, Caller], change: Json) -> None:
+    refused(await send(api, people["ann"], spec={"approver": change}), "approvals", "names the caller")
+
+
+async def test_what_an_agent_was_granted_approves_nothing(api: Api, people: dict[str, Caller]) -> None:
+    account = f"system:serviceaccount:{GRANTS}:valetkey-x"
+    by = Caller(user=account, groups=("system:masters",))
+    refused(await send(api, by), "approvals", "approves nothing")
+
+
+async def test_agents_and_editors_do_not_speak(api: Api, world: World, people: dict[str, Caller]) -> None:
+    for by in (world.tokens["asker"], world.editor, world.insider, world.tokens["operator"]):
+        body = approval(Caller(user="x"))
+        forbidden(await api.post(f"{APPROVALS}?dryRun=All", body, by=by))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "fix-1", "uid": NOBODY}]},
+        {
+            "ownerReferences": [
+                {"apiVersion": "valetkey.dev/v1alpha1", "kind": "AccessRequest", "name": "x", "uid": NOBODY}
+            ]
+        },
+    ],
+    ids=["a pod", "another request"],
+)
+async def test_an_approval_goes_with_its_request_and_with_nothing_else(
+    api: Api, people: dict[str, Caller], change: Json
+) -> None:
+    refused(await send(api, people["ann"], metadata=change), "approvals", "one owner")
+
+
+async def test_an_approval_has_no_finalizers(api: Api, people: dict[str, Caller]) -> None:
+    refused(await send(api, people["ann"], metadata={"finalizers": ["a.b/c"]}), "approvals", "no finalizers")
+
+
+async def test_an_approval_does_not_change_and_is_taken_back_by_deleting_it(
+    api: Api, world: World, people: dict[str, Caller]
+) -> None:
+    asked = await api.made(
+        "/apis/valetkey.dev/v1alpha1/namespaces/agents/accessrequests", world.request("asker"), by=world.tokens["asker"]
+    )
+    request = {"name": asked["metadata"]["name"], "uid": asked["metadata"]["uid"]}
+    owner = {"apiVersion": "valetkey.dev/v1alpha1", "kind": "AccessRequest", **request}
+    made = await api.made(
+        APPROVALS,
+        approval(people["ann"], spec={"request": request}, metadata={"ownerReferences": [owner]}),
+        by=people["ann"],
+    )
+    path = f"{APPROVALS}/{made['metadata']['name']}"
+    everything = Caller(user="root", groups=("system:masters",))
+    status, body = await api.patch(path, {"spec": {"verdict": "Deny", "reason": "x"}}, by=everything)
+    assert status == 422, body
+    refused(await api.patch(path, {"metadata": {"labels": {"a": "b"}}}, by=everything), "approvals", "does not change")
+    refused(await api.patch(path, {"metadata": {"finalizers": ["a.b/c"]}}, by=everything), "approvals", "not change")
+    accepted(await api.patch(path, {"metadata": {"ownerReferences": None}}, by=COLLECTOR))
+    accepted(await api.delete(path, by=people["ann"]))
+
+
+async def test_what_a_client_left_out_is_filled_in_where_the_cluster_can(api: Api, people: dict[str, Caller]) -> None:
+    bindings = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings"
+    served, _ = await api.get(f"{bindings}/accessapproval-fill.valetkey.dev")
+    body = approval(people["ann"])
+    del body["spec"]["approver"], body["metadata"]["ownerReferences"]
+    status, made = await api.post(f"{APPROVALS}?dryRun=All", body, by=people["ann"])
+    if served != 200:
+        assert status in (403, 422), made
+        return
+    assert status == 201, made
+    assert made["spec"]["approver"] == approval(people["ann"])["spec"]["approver"]
+    assert made["metadata"]["ownerReferences"][0]["uid"] == NOBODY
