@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.api import Api, Caller, Json, merged, unique, until
+from tests.cluster.local.cluster import Cluster
 from tests.cluster.world import TEST_LABEL, World
 from tests.e2e.agent import OURS, Agent
+from tests.e2e.people import command
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 APPROVALS = f"{OURS}/namespaces/agents/accessapprovals"
@@ -192,3 +196,28 @@ async def test_a_guardrail_that_wants_a_person_waits_for_one(agent: Agent, peopl
         await agent.dead(credential)
     finally:
         await agent.api.delete(f"{OURS}/agentpolicies/guard-{agent.name}")
+
+
+async def test_people_approve_and_deny_by_the_command(
+    agent: Agent, people: People, cluster: Cluster, tmp_path: Path
+) -> None:
+    await asks(agent)
+    ann = command(cluster, tmp_path, str(people.ann.user))
+    name = await waiting(agent)
+    waits = await asyncio.to_thread(ann, "get", f"agents/{name}")
+    assert (waits.returncode, waits.stdout.splitlines()[0]) == (4, f"agents/{name}: AwaitingApproval")
+    done = await asyncio.to_thread(ann, "approve", f"agents/{name}", "--reason", "seen it")
+    assert done.returncode == 0, done.stderr
+    await agent.condition(name, "Ready", "True")
+    again = await asyncio.to_thread(ann, "approve", f"agents/{name}")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "waits for nobody" in again.stderr
+    await agent.report(name)
+    await agent.finished(name)
+    second = await waiting(agent)
+    done = await asyncio.to_thread(ann, "deny", f"agents/{second}", "--reason", "not tonight")
+    assert done.returncode == 0, done.stderr
+    assert (await agent.finished(second))["reason"] == "RequestDenied"
+    nobody = await asyncio.to_thread(command(cluster, tmp_path, "nobody"), "approve", f"agents/{second}")
+    assert nobody.returncode == 1
+    assert "forbidden" in nobody.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from valetkey.cli.approve import approve, deny
 from valetkey.cli.ask import can_i, explain, who_can
 from valetkey.cli.cases import cases
 from valetkey.cli.get import get
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(get)
+app.command()(approve)
+app.command()(deny)
 app.command()(explain)
 app.command()(can_i)
 app.command()(who_can)

@@ -62,7 +62,8 @@ def explain(
     if body is None:
         raise stop(f"there is no AccessRequest {where}/{name}")
     spec = _request(body["spec"], Path(name))
-    known, all_policies = facts(where, spec.requester.pod_name, spec.access, cluster), policies()
+    uid, all_policies = body["metadata"]["uid"], policies()
+    known = facts(where, spec.requester.pod_name, spec.access, cluster, request_uid=uid)
     said = explained(spec, all_policies, known)
     if output is Output.JSON:
         return typer.echo(json.dumps([asdict(one) for one in said], default=str))

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from valetkey.cli.kubectl import Json, kubectl, read, stop
 from valetkey.identity import of_verified
 from valetkey.kinds.access import Access
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kube.pods import parse
 from valetkey.policy.compile import Policies, compile_policy
-from valetkey.policy.facts import Facts, RoleRule
+from valetkey.policy.facts import Facts, RoleRule, Statement
 
 LIMIT: int = 20
 """The chart's own limit of live grants; the installation may have another."""
@@ -32,8 +33,8 @@ def policies() -> Policies:
     return Policies.of(found)
 
 
-def facts(namespace: str, pod_name: str, access: Access, cluster: str) -> Facts:
-    """What is known of the cluster and of the pod that asks."""
+def facts(namespace: str, pod_name: str, access: Access, cluster: str, *, request_uid: str | None = None) -> Facts:
+    """What is known of the cluster, of the pod that asks and of what people have said; all of them count as allowed."""
     body = read("pod", namespace, pod_name)
     if body is None:
         raise stop(f"there is no pod {namespace}/{pod_name}")
@@ -52,9 +53,28 @@ def facts(namespace: str, pod_name: str, access: Access, cluster: str) -> Facts:
         cluster_roles={name: rules for name, rules in roles.items() if rules is not None},
         active=active,
         limit_active=LIMIT,
-        approvals=(),
+        approvals=_said(namespace, request_uid) if request_uid is not None else (),
         live=False,
         now=datetime.now(UTC),
+    )
+
+
+def _said(namespace: str, request_uid: str) -> tuple[Statement, ...]:
+    bodies = (AccessApproval.model_validate(body) for body in _list("accessapprovals.valetkey.dev", namespace))
+    return tuple(
+        Statement(
+            name=one.metadata.name,
+            uid=one.metadata.uid,
+            policy=one.spec.policy,
+            verdict=one.spec.verdict,
+            username=one.spec.approver.username,
+            groups=one.spec.approver.groups,
+            reason=one.spec.reason,
+            at=one.metadata.creation_timestamp,
+            allowed=True,
+        )
+        for one in bodies
+        if one.spec.request.uid == request_uid
     )
 
 

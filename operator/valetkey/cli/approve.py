@@ -1,0 +1,81 @@
+"""`valetkey approve` and `deny`: a person's word on a request that waits for one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from valetkey.cli.kubectl import Json, kubectl, place_of, read, stop, whoami
+from valetkey.cli.tables import printable
+from valetkey.kinds.base import API_VERSION
+
+_KIND: Final = "accessrequests.valetkey.dev"
+_CREDENTIAL: Final = "authentication.kubernetes.io/credential-id"
+_Request = Annotated[str, typer.Argument(help="The AccessRequest: NAME or NAMESPACE/NAME.")]
+_Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Its namespace.")]
+_Policy = Annotated[str | None, typer.Option(help="The policy that asks. Left out: whichever does.")]
+
+
+def approve(
+    request: _Request,
+    namespace: _Namespace = None,
+    policy: _Policy = None,
+    reason: Annotated[str | None, typer.Option(help="Why; on record.")] = None,
+) -> None:
+    """Approve a request that waits for people; policy is asked again, and grants with it or waits for more.
+
+    It takes the verb approve on the policy. Deleting the AccessApproval takes it back, and ends what rests on it.
+    """
+    _say("Approve", request, namespace, policy, reason)
+
+
+def deny(
+    request: _Request,
+    reason: Annotated[str, typer.Option(help="Why; on record, and the agent reads it.")],
+    namespace: _Namespace = None,
+    policy: _Policy = None,
+) -> None:
+    """Deny a request that waits for people; one is enough, and it ends."""
+    _say("Deny", request, namespace, policy, reason)
+
+
+def _say(verdict: str, request: str, namespace: str | None, policy: str | None, reason: str | None) -> None:
+    where, name = place_of(request, namespace)
+    body = read(_KIND, where, name)
+    if body is None:
+        raise stop(f"there is no AccessRequest {where}/{name}")
+    policy = policy or _asks(body)
+    if policy is None:
+        raise stop(f"{where}/{name} waits for nobody; `valetkey get {where}/{name}` says what became of it")
+    about = {"name": name, "uid": body["metadata"]["uid"]}
+    made = kubectl("create", "-f", "-", "-o", "name", given=_approval(where, about, policy, verdict, reason)).strip()
+    typer.echo(f"{verdict}: {where}/{name}, which asks for {printable(body.get('status', {}).get('access', ''))}")
+    typer.echo(f"for: {printable(body['spec']['task']['objective'])}")
+    typer.echo(f"to take it back: kubectl delete -n {where} {made}")
+
+
+def _asks(body: Json) -> str | None:
+    """The policy that a request waits for."""
+    decision = body.get("status", {}).get("decision", {})
+    return decision.get("policy") if decision.get("outcome") == "Pending" else None
+
+
+def _approval(where: str, about: Json, policy: str, verdict: str, reason: str | None) -> Json:
+    """The approval with all that a cluster older than Kubernetes 1.36 does not fill in."""
+    user = whoami()
+    approver: Json = {"username": user["username"], "groups": user.get("groups", [])}
+    credential = user.get("extra", {}).get(_CREDENTIAL, [])
+    if len(credential) == 1:
+        approver["credentialID"] = credential[0]
+    spec: Json = {"request": about, "policy": policy, "verdict": verdict, "approver": approver}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "AccessApproval",
+        "metadata": {
+            "generateName": f"{about['name'][:200]}-",
+            "namespace": where,
+            "ownerReferences": [{"apiVersion": API_VERSION, "kind": "AccessRequest", **about}],
+        },
+        "spec": spec | ({"reason": reason} if reason else {}),
+    }
