@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,32 @@ def test_a_module_and_all_that_is_public_in_it_say_what_they_are(path: Path) -> 
     module = ast.parse(path.read_text())
     assert ast.get_docstring(module)
     assert list(_without_docstring(module.body)) == []
+
+
+def _contract(name: str) -> dict[str, Any]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return next(contract for contract in contracts if contract["name"].startswith(name))
+
+
+def _in(folder: str) -> set[str]:
+    return {f"valetkey.{folder}.{path.stem}" for path in (OPERATOR / "valetkey" / folder).glob("[!_]*.py")}
+
+
+def test_nothing_but_the_handlers_and_the_composition_root_may_know_kopf() -> None:
+    named = set(_contract("only the handlers")["source_modules"])
+    folders = {f"valetkey.{path.name}" for path in (OPERATOR / "valetkey").iterdir() if (path / "__init__.py").exists()}
+    modules = {f"valetkey.{path.stem}" for path in (OPERATOR / "valetkey").glob("[!_]*.py")}
+    rest = (folders | modules) - {"valetkey.controller"} | (_in("controller") - {"valetkey.controller.handlers"})
+    assert rest <= named
+
+
+def test_no_issuer_is_left_out_of_the_contract_that_they_never_import_each_other() -> None:
+    issuers = {name for name in _in("issuers") if "Issuer:" in _text(name) or "Issuer(" in _text(name)}
+    assert issuers - {"valetkey.issuers.base"} <= set(_contract("issuers never import each other")["modules"])
+
+
+def _text(module: str) -> str:
+    return (OPERATOR / f"{module.replace('.', '/')}.py").read_text()
 
 
 def test_what_an_agent_imports_brings_nothing_else_of_ours() -> None:
