@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup check lint test bench chaos chaos-long demo demo-down cluster-up cluster-down images wheel crds lock
+.PHONY: help setup check lint test bench chaos chaos-long demo demo-down cluster-up cluster-down images wheel crds examples lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ wheel: setup ## Build the wheel that operator/Dockerfile installs
 
 crds: setup ## Write crds/ from the models
 	$(BIN)/python -m valetkey.kinds
+
+examples: setup ## Write the table of what the examples decide
+	$(BIN)/python -m tests.examples
 
 lock: setup ## Lock the dependencies again
 	@for set in base "operator --extra operator --extra cli" "dev --extra operator --extra cli --group dev"; do \

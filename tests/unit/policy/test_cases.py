@@ -11,11 +11,12 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from tests.cluster.local.places import ROOT
+from tests.examples import TABLE, folders, table
 from valetkey.cli.app import app
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import Task
 
-EXAMPLES = sorted(path.parent for path in (ROOT / "crds" / "examples").rglob("policy.yaml"))
+EXAMPLES = folders()
 
 
 def tried(*arguments: str | Path) -> Result:
@@ -27,6 +28,10 @@ def test_every_example_decides_as_it_says(example: Path) -> None:
     done = tried(example)
     assert done.exit_code == 0, done.output
     assert done.output.endswith(" passed, 0 failed\n")
+
+
+def test_the_table_of_what_the_examples_decide_is_current() -> None:
+    assert TABLE.read_text() == table(), "make examples"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[path.name for path in EXAMPLES])
