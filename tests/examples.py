@@ -18,8 +18,8 @@ EXAMPLES: Final = ROOT / "crds" / "examples"
 TABLE: Final = EXAMPLES / "README.md"
 _HEAD: Final = """# Examples
 
-Each folder has policies, a request and cases. `valetkey test crds/examples/NAME` decides the cases; this table is what comes of
-all of them, written by `make examples`.
+Each folder has policies, a request and cases. `valetkey test crds/examples/NAME` decides the cases; this table is what
+comes of all of them, written by `make examples`.
 
 | Example | Agent | Asks for | Case | Decided |
 |---|---|---|---|---|

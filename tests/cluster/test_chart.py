@@ -178,7 +178,9 @@ def test_a_requester_can_neither_replace_nor_delete_requests(helm: Helm) -> None
 def test_crds_survive_the_release_and_are_those_of_the_repository(helm: Helm) -> None:
     rendered = of_kind(render(helm), "CustomResourceDefinition")
     written = {f.stem: yaml.safe_load(f.read_text()) for f in sorted((ROOT / "crds").glob("*.yaml"))}
-    assert set(written) == {f"{k}.valetkey.dev" for k in ("accessrequests", "taskgrants", "agentpolicies", "leaders")}
+    assert set(written) == {
+        f"{k}.valetkey.dev" for k in ("accessapprovals", "accessrequests", "taskgrants", "agentpolicies", "leaders")
+    }
     assert rendered == written
     for crd in rendered.values():
         assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
@@ -246,7 +248,7 @@ async def test_no_guard_has_a_type_error(api: Api, installed: Json) -> None:
     assert installed
     _, answer = await api.get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies")
     ours = [p for p in answer["items"] if p["metadata"]["name"].endswith(".valetkey.dev")]
-    assert len(ours) == 11
+    assert len(ours) == 12
     for policy in ours:
         assert not policy.get("status", {}).get("typeChecking", {}).get("expressionWarnings"), policy["metadata"][
             "name"

@@ -464,7 +464,7 @@ async def test_columns_of_grants_and_policies(api: Api, world: World) -> None:
     deny = await api.made(POLICIES, policy(unique("p"), "Deny"))
     path = f"{POLICIES}/{deny['metadata']['name']}"
     row = await _row(api, path)
-    assert list(row) == ["Name", "Effect", "Ready", "Reason"]
+    assert list(row) == ["Name", "Effect", "Mode", "Until", "Ready", "Reason"]
     assert row["Effect"] == "Deny"
     await api.delete(path)
 

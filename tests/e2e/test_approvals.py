@@ -76,7 +76,8 @@ class People:
             "approver": {"username": by.user, "groups": ["system:authenticated"]},
         }
         metadata = {"name": unique("word"), "labels": {TEST_LABEL: "true"}, "ownerReferences": [owner]}
-        return await self.api.made(APPROVALS, merged({"metadata": metadata, "spec": spec}, change), by=by)
+        kind = {"apiVersion": "valetkey.dev/v1alpha1", "kind": "AccessApproval"}
+        return await self.api.made(APPROVALS, merged({**kind, "metadata": metadata, "spec": spec}, change), by=by)
 
 
 @pytest.fixture

@@ -56,6 +56,8 @@ def approval(by: Caller, **change: Any) -> Json:
     extra = by.extra.get("authentication.kubernetes.io/credential-id", ())
     groups = [*by.groups, "system:authenticated"]
     body = {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "AccessApproval",
         "metadata": {
             "name": unique("yes"),
             "labels": {TEST_LABEL: "true"},
