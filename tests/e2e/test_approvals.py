@@ -207,10 +207,10 @@ async def test_people_approve_and_deny_by_the_command(
     name = await waiting(agent)
     waits = await asyncio.to_thread(ann, "get", f"agents/{name}")
     assert (waits.returncode, waits.stdout.splitlines()[0]) == (4, f"agents/{name}: AwaitingApproval")
-    done = await asyncio.to_thread(ann, "approve", f"agents/{name}", "--reason", "seen it")
+    done = await asyncio.to_thread(ann, "approve", f"agents/{name}", "--reason", "seen it", "--yes")
     assert done.returncode == 0, done.stderr
     await agent.condition(name, "Ready", "True")
-    again = await asyncio.to_thread(ann, "approve", f"agents/{name}")
+    again = await asyncio.to_thread(ann, "approve", f"agents/{name}", "--yes")
     assert (again.returncode, again.stdout) == (1, "")
     assert "waits for nobody" in again.stderr
     await agent.report(name)
@@ -219,6 +219,6 @@ async def test_people_approve_and_deny_by_the_command(
     done = await asyncio.to_thread(ann, "deny", f"agents/{second}", "--reason", "not tonight")
     assert done.returncode == 0, done.stderr
     assert (await agent.finished(second))["reason"] == "RequestDenied"
-    nobody = await asyncio.to_thread(command(cluster, tmp_path, "nobody"), "approve", f"agents/{second}")
+    nobody = await asyncio.to_thread(command(cluster, tmp_path, "nobody"), "approve", f"agents/{second}", "--yes")
     assert nobody.returncode == 1
     assert "forbidden" in nobody.stderr

@@ -14,6 +14,8 @@ _KIND: Final = "accessrequests.valetkey.dev"
 _CREDENTIAL: Final = "authentication.kubernetes.io/credential-id"
 _Request = Annotated[str, typer.Argument(help="The AccessRequest: NAME or NAMESPACE/NAME.")]
 _Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Its namespace.")]
+_Uid = Annotated[str | None, typer.Option(help="Its uid: another request of the name is not meant.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 _Policy = Annotated[str | None, typer.Option(help="The policy that asks. Left out: whichever does.")]
 
 
@@ -22,12 +24,15 @@ def approve(
     namespace: _Namespace = None,
     policy: _Policy = None,
     reason: Annotated[str | None, typer.Option(help="Why; on record.")] = None,
+    uid: _Uid = None,
+    yes: _Yes = False,
 ) -> None:
     """Approve a request that waits for people; policy is asked again, and grants with it or waits for more.
 
-    It takes the verb approve on the policy. Deleting the AccessApproval takes it back, and ends what rests on it.
+    It shows what is asked and asks whether you mean it. It takes the verb approve on the policy. Deleting the
+    AccessApproval takes it back, and ends what rests on it.
     """
-    _say("Approve", request, namespace, policy, reason)
+    _say("Approve", request, namespace, policy, reason, uid, yes=yes)
 
 
 def deny(
@@ -35,12 +40,22 @@ def deny(
     reason: Annotated[str, typer.Option(help="Why; on record, and the agent reads it.")],
     namespace: _Namespace = None,
     policy: _Policy = None,
+    uid: _Uid = None,
 ) -> None:
     """Deny a request that waits for people; one is enough, and it ends."""
-    _say("Deny", request, namespace, policy, reason)
+    _say("Deny", request, namespace, policy, reason, uid, yes=True)
 
 
-def _say(verdict: str, request: str, namespace: str | None, policy: str | None, reason: str | None) -> None:
+def _say(
+    verdict: str,
+    request: str,
+    namespace: str | None,
+    policy: str | None,
+    reason: str | None,
+    uid: str | None,
+    *,
+    yes: bool,
+) -> None:
     where, name = place_of(request, namespace)
     body = read(_KIND, where, name)
     if body is None:
@@ -49,10 +64,16 @@ def _say(verdict: str, request: str, namespace: str | None, policy: str | None, 
     if policy is None:
         raise stop(f"{where}/{name} waits for nobody; `valetkey get {where}/{name}` says what became of it")
     about = {"name": name, "uid": body["metadata"]["uid"]}
+    if uid is not None and uid != about["uid"]:
+        raise stop(f"{where}/{name} is another request than that of uid {uid}: look at it again")
+    spec, status = body["spec"], body.get("status", {})
+    typer.echo(f"{printable(status.get('agent', ''))} asks for {printable(status.get('access', ''))}")
+    typer.echo(f"for {printable(spec['task']['purpose'])}: {printable(spec['task']['objective'])}")
+    # A name may be another request's by now than when somebody was told of it.
+    if not yes and not typer.confirm(f"{verdict} it?"):
+        raise stop("nothing was said")
     made = kubectl("create", "-f", "-", "-o", "name", given=_approval(where, about, policy, verdict, reason)).strip()
-    typer.echo(f"{verdict}: {where}/{name}, which asks for {printable(body.get('status', {}).get('access', ''))}")
-    typer.echo(f"for: {printable(body['spec']['task']['objective'])}")
-    typer.echo(f"to take it back: kubectl delete -n {where} {made}")
+    typer.echo(f"{verdict}: {where}/{name}; to take it back: kubectl delete -n {where} {made}")
 
 
 def _asks(body: Json) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Final, NamedTuple
 
 import typer
@@ -81,6 +82,9 @@ def _state(body: Json) -> _State:
         denied = finished["reason"] in ("RequestDenied", "RequestInvalid")
         return _State(finished["reason"], finished["message"], _DENIED if denied else _ENDED)
     if ready.get("status") == "True":
+        dead = body["status"].get("deadAt")
+        if dead is not None and datetime.fromisoformat(dead) <= datetime.now(UTC):
+            return _State("Lapsed", "its time is over, though nobody has said so yet; is the operator running?", _ENDED)
         return _State("Ready", ready["message"], 0)
     waits = [entry for entry in conditions.values() if entry["status"] == "Unknown"]
     word, why = (waits[0]["reason"], waits[0]["message"]) if waits else ("Waiting", "nobody has looked at it yet")

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import typer
 
+from valetkey.cli.tables import printable
+
 Json = dict[str, Any]
 _TARGET: Final = re.compile(r"(?:(?P<namespace>[a-z0-9][a-z0-9-]*)/)?(?P<name>[a-z0-9][a-z0-9.-]*)")
 
@@ -66,5 +68,6 @@ def place_of(target: str, namespace: str | None) -> tuple[str, str]:
 
 def stop(text: str, code: int = 1) -> typer.Exit:
     """Says why a command ends here."""
-    typer.echo(f"valetkey: {text}", err=True)
+    # What kubectl says may hold words of others.
+    typer.echo("valetkey: " + "\n".join(printable(line) for line in text.splitlines()), err=True)
     return typer.Exit(code)

@@ -28,12 +28,8 @@ class Approvals:
 
     async def heard(self, request: AccessRequest) -> tuple[Statement, ...]:
         """What was said on this very request, and whether each who said it may say so now; raises ApiError."""
-        metadata, by = request.metadata, request.spec.requester.username
-        said = [
-            one
-            for one in self._backends.cache.approvals.about(metadata.uid)
-            if (one.metadata.namespace, one.spec.request.name) == (metadata.namespace, metadata.name)
-        ]
+        by = request.spec.requester.username
+        said = self._backends.cache.approvals.about(Key.of(request.metadata), request.metadata.uid)
         allowed = await self._asked(one for one in said if one.spec.approver.username != by)
         return tuple(statement(one, allowed=allowed.get(_right(one), False)) for one in said)
 

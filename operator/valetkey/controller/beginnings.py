@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -64,7 +63,7 @@ class Beginnings:
         return learnt(progress, identity=verified, secret=place)
 
     async def open(self, step: Open, progress: Progress) -> Progress:
-        """Writes the grant, then reads again what it was decided on: whoever changes that meanwhile finds the grant."""
+        """Writes the grant: whoever changes what it was decided on from now on finds it."""
         backends, request, now = self._backends, step.request, self._backends.clock()
         namespace = request.metadata.namespace
         order = _order(step, progress.decision_id, now)
@@ -92,13 +91,7 @@ class Beginnings:
                 raise
             # Ours of an earlier try, or that of an earlier request of this name: the next step looks at it.
             created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
-        grant = TaskGrant.model_validate(created)
-        self._take_in(grant)
-        await asyncio.gather(
-            self._read_request_again(request),
-            self._read_policy_again(order),
-            self._approvals.read_again(grant, grant.spec.order.approvals),
-        )
+        self._take_in(TaskGrant.model_validate(created))
         return progress
 
     def _take_in(self, grant: TaskGrant) -> None:
@@ -112,9 +105,20 @@ class Beginnings:
             raise RewoundError(f"TaskGrant {metadata.name} is there again and was gone: the store was restored")
 
     async def issue(self, step: Issue, progress: Progress) -> Progress:
-        """Makes the credential; without a record of it, none is made."""
+        """Makes the credential; without a record of it, none is made.
+
+        Before the first one all that the grant was decided on is read again, and looked at: whoever changed it before
+        the grant was written did not find the grant, and is found here.
+        """
         grant, backends = step.grant, self._backends
         self._guarded_since()
+        if not (step.renewal or progress.read_again):
+            await all_of(
+                self._read_request_again(grant),
+                self._read_policy_again(grant.spec.order),
+                self._approvals.read_again(grant, grant.spec.order.approvals),
+            )
+            return learnt(progress, read_again=True)
         issuer = backends.issuer(grant.spec.order)
         await backends.log.write(
             Reason.ISSUE_PENDING, **about_grant(grant), message="renewal" if step.renewal else grant.spec.order.line
@@ -182,14 +186,14 @@ class Beginnings:
             # The pod's own watch ends the grant; until it has, no renewal.
             raise NotReadyError(Reason.ISSUE_PENDING, error.message, after=SOON) from error
 
-    async def _read_request_again(self, request: AccessRequest) -> None:
-        metadata, requests = request.metadata, self._backends.cache.requests
+    async def _read_request_again(self, grant: TaskGrant) -> None:
+        key, requests = Key.of(grant.metadata), self._backends.cache.requests
         try:
-            body = await self._backends.api.get(paths.item("AccessRequest", metadata.namespace, metadata.name))
+            body = await self._backends.api.get(paths.item("AccessRequest", *key))
         except ApiError as error:
             if not error.not_found:
                 raise
-            requests.remove(Key.of(metadata), metadata.uid)
+            requests.remove(key, grant.spec.request.uid)
         else:
             requests.put(AccessRequest.model_validate(body))
 

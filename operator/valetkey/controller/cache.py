@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from valetkey.controller.objects import Dead, Objects, version_of
 from valetkey.controller.queue import Key
-from valetkey.kinds.accessapproval import AccessApproval
+from valetkey.controller.words import Approvals
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import Json
@@ -51,16 +51,6 @@ class GrantNote(NamedTuple):
     ending: bool
     failed: bool
     """Whether its revocation has."""
-
-
-class ApprovalNote(NamedTuple):
-    """What is known of an approval without looking at it."""
-
-    uid: str
-    version: int
-    created: datetime
-    request: str
-    """The uid of the request that it is about."""
 
 
 class Requests(Objects[AccessRequest, RequestNote]):
@@ -138,27 +128,6 @@ class Grants(Objects[TaskGrant, GrantNote]):
                 del self._index[entry]
 
 
-class Approvals(Objects[AccessApproval, ApprovalNote]):
-    """Approvals by key, and which of them are about a request."""
-
-    def __init__(self) -> None:
-        super().__init__(AccessApproval, _of_approval)
-        self._about: defaultdict[str, set[Key]] = defaultdict(set)
-
-    def about(self, request_uid: str) -> tuple[AccessApproval, ...]:
-        """What was said on a request, in order of name."""
-        said = (self.get(key) for key in sorted(self._about.get(request_uid, ())))
-        return tuple(approval for approval in said if approval is not None)
-
-    def _enter(self, key: Key, note: ApprovalNote) -> None:
-        self._about[note.request].add(key)
-
-    def _leave(self, key: Key, note: ApprovalNote) -> None:
-        self._about[note.request].discard(key)
-        if not self._about[note.request]:
-            del self._about[note.request]
-
-
 def of_grant(grant: TaskGrant) -> GrantNote:
     """The note of a grant."""
     order, end, deleted = grant.spec.order, grant.status.end, grant.metadata.deletion_timestamp
@@ -188,15 +157,6 @@ def _of_request(request: AccessRequest) -> RequestNote:
         account=sys.intern(request.spec.requester.service_account),
         finished=request.finished is not None,
         released=request.spec.outcome is not None,
-    )
-
-
-def _of_approval(approval: AccessApproval) -> ApprovalNote:
-    return ApprovalNote(
-        uid=approval.metadata.uid,
-        version=version_of(approval.metadata.resource_version),
-        created=approval.metadata.creation_timestamp,
-        request=approval.spec.request.uid,
     )
 
 

@@ -37,6 +37,8 @@ class Progress:
     credential: Credential | None = None
     failure: InvalidError | None = None
     proof: str | None = None
+    read_again: bool = False
+    """Whether all that a grant was decided on was read again since it was written."""
     denials: Mapping[str, bool] = field(default_factory=dict)
     """Whether who denies a live grant may do so, by the approval's uid, of those that were asked about."""
 

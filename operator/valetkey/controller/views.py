@@ -126,7 +126,7 @@ class Views:
         return gone, tuple(unknown)
 
     def _unheard(self, grant: TaskGrant, progress: Progress) -> tuple[AccessApproval, ...]:
-        said = self._cache.approvals.about(grant.spec.request.uid)
+        said = self._cache.approvals.about(Key.of(grant.metadata), grant.spec.request.uid)
         return tuple(one for one in said if one.spec.verdict == "Deny" and one.metadata.uid not in progress.denials)
 
     def _over(self, request_uid: str, made: Metadata) -> Reason | None:
@@ -144,10 +144,15 @@ class Views:
         # The grant's own policy must still allow it, and no Deny forbid it; limits held it once, at the start.
         policy = grant.spec.order.policy
         policies = self._surroundings.policies.narrowed(policy.uid)
+        now_is = {one.policy.metadata.uid: one.policy.metadata.generation for one in policies.all}
+        if not grant.delivered and now_is.get(policy.uid, policy.generation) != policy.generation:
+            # What it asks of a new request, people or limits, is not asked of one that it was opened for before.
+            message = "it was changed while access was being granted; ask again"
+            return Denied(Denial(reason=Reason.NO_POLICY_MATCHED, message=message), policy.name)
         # Who approved held the right once, at the start; who denies must hold it now.
         approvals = tuple(
             statement(one, allowed=one.spec.verdict == "Approve" or progress.denials.get(one.metadata.uid, False))
-            for one in self._cache.approvals.about(request.metadata.uid)
+            for one in self._cache.approvals.about(Key.of(request.metadata), request.metadata.uid)
         )
         verdict = decide(request.spec, policies, self._facts(request, identity, now, approvals, {}, live=True))
         order = grant.spec.order

@@ -176,3 +176,24 @@ async def test_what_a_client_left_out_is_filled_in_where_the_cluster_can(api: Ap
     assert status == 201, made
     assert made["spec"]["approver"] == approval(people["ann"])["spec"]["approver"]
     assert made["metadata"]["ownerReferences"][0]["uid"] == NOBODY
+
+
+async def test_a_word_is_taken_back_by_whoever_gave_it_or_may_approve_and_by_nobody_else(
+    api: Api, world: World, people: dict[str, Caller]
+) -> None:
+    requests = "/apis/valetkey.dev/v1alpha1/namespaces/agents/accessrequests"
+    asked = await api.made(requests, world.request("asker"), by=world.tokens["asker"])
+    request = {"name": asked["metadata"]["name"], "uid": asked["metadata"]["uid"]}
+    owner = {"apiVersion": "valetkey.dev/v1alpha1", "kind": "AccessRequest", **request}
+    body = approval(people["ann"], spec={"request": request}, metadata={"ownerReferences": [owner]})
+    made = await api.made(APPROVALS, body, by=people["ann"])
+    path = f"{APPROVALS}/{made['metadata']['name']}"
+    for name in ("bob", "kim"):
+        answer = await api.delete(f"{path}?dryRun=All", by=people[name])
+        refused(
+            answer,
+            "approvals",
+            "taking back what ann said needs the verb approve on agentpolicies.valetkey.dev/restart",
+        )
+    accepted(await api.delete(f"{path}?dryRun=All", by=COLLECTOR))
+    accepted(await api.delete(path, by=people["ann"]))

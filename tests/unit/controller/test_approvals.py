@@ -572,3 +572,89 @@ async def test_an_approval_that_cannot_be_read_approves_nothing_and_stops_nobody
     assert case.access
     with pytest.raises(ApiError):
         await case.world.get("/apis/valetkey.dev/v1alpha1/namespaces/shop/accessapprovals/none")
+
+
+# -- what is nobody's word on this request ---------------------------------------------------------------------------
+
+
+def elsewhere(case: Case, username: str, verdict: str) -> None:
+    """Says the same of the same uid in another namespace, where the garbage collector has not come by yet."""
+    body = approval("foreign", case.asked, username, verdict=verdict)
+    body["metadata"]["namespace"] = "other"
+    case.process.intake.approval(case.world.add("AccessApproval", body))
+
+
+async def test_a_word_of_another_namespace_ends_nothing() -> None:
+    case = await Case().granted()
+    elsewhere(case, "bob", "Deny")
+    await case.turn(3)
+    assert case.access
+
+
+async def test_a_word_on_another_request_that_names_this_ones_uid_ends_nothing() -> None:
+    case = await Case().granted()
+    forged = case.asked | {"metadata": case.asked["metadata"] | {"name": "other"}}
+    case.say("bob", "no", asked=forged, verdict="Deny")
+    await case.turn(3)
+    assert case.access
+
+
+async def test_a_word_of_another_namespace_keeps_nothing_alive() -> None:
+    case = Case(ttl={"default": "1m", "max": "15m"})
+    guard = {"effect": "Deny", "validations": [UNSPOKEN]}
+    case.world.add("AgentPolicy", {"metadata": {"name": "guard", "namespace": ""}, "spec": guard})
+    case.say("ann")
+    await case.turn(2)
+    assert case.access
+    elsewhere(case, "eve", "Approve")
+    case.take_back()
+    await case.turn(3)
+    assert not case.access
+
+
+# -- what changes between the decision and the credential ------------------------------------------------------------
+
+
+async def test_a_policy_that_has_come_to_ask_for_people_is_found_before_the_credential_is_made() -> None:
+    case = Case(ttl={"default": "1m", "max": "15m"})
+    await case.process.watch()
+    case.world.change("AgentPolicy", "", "fix", {"metadata": {"generation": 2}, "spec": {"approval": {"approvals": 2}}})
+    await case.process.work()
+    assert not case.access
+    await case.turn(3)
+    assert not case.access
+    assert case.shown("Finished")[0] == "PolicyChanged"
+
+
+async def test_what_could_not_be_read_again_is_read_again_before_the_credential_is_made() -> None:
+    case = Case()
+    await case.turn()
+    case.say("ann")
+    await case.process.watch()
+    case.take_back()
+    read, failed = case.world.get, list[str]()
+
+    async def get(path: str) -> Json:
+        if "accessapprovals" in path and not failed:
+            failed.append(path)
+            raise ApiError(500, "InternalError", "down")
+        return await read(path)
+
+    case.world.get = get  # type: ignore[method-assign]
+    for _ in range(3):
+        await case.process.work()
+    assert failed
+    assert not case.access
+
+
+async def test_of_what_one_person_says_a_thousand_times_the_first_is_read() -> None:
+    case = Case(approval={"approvals": 2})
+    for number in range(300):
+        case.say("ann", f"yes-{number:03}")
+    await case.turn()
+    (record,) = case.records("AwaitingApproval")
+    assert [word.name for word in record["facts"].approvals] == ["yes-000"]
+    assert not case.access
+    case.say("bob", "bobs")
+    await case.turn()
+    assert case.access

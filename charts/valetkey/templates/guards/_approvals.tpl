@@ -2,7 +2,7 @@
 {{- define "valetkey.guard.approvals" -}}
 matchConstraints:
   resourceRules:
-  - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [accessapprovals]}
+  - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE, DELETE], resources: [accessapprovals]}
 variables:
 {{ include "valetkey.collectorVariable" . }}
 {{- include "valetkey.callerVariables" . }}
@@ -34,7 +34,12 @@ validations:
 - expression: "!variables.create || object.metadata.?finalizers.orValue([]).size() == 0"
   message: an AccessApproval has no finalizers
 - expression: >-
-    variables.create || variables.collector
+    request.operation != "DELETE" || variables.collector || oldObject.spec.approver.username == request.userInfo.username
+    || authorizer.group("valetkey.dev").resource("agentpolicies").name(oldObject.spec.policy).check("approve").allowed()
+  messageExpression: >-
+    "taking back what " + oldObject.spec.approver.username + " said needs the verb approve on agentpolicies.valetkey.dev/" + oldObject.spec.policy
+- expression: >-
+    request.operation != "UPDATE" || variables.collector
     || ({{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?annotations" "metadata.?finalizers" "metadata.?ownerReferences") }})
   message: an AccessApproval does not change; delete it, which takes it back, and make another
 {{- end }}

@@ -1,0 +1,70 @@
+"""Words: what people have said on requests, as last read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from valetkey.controller.objects import Objects, version_of
+from valetkey.controller.queue import Key
+from valetkey.kinds.accessapproval import AccessApproval
+
+MOST_WORDS: Final = 64
+"""Of what people have said on one request, as many are read."""
+
+
+class ApprovalNote(NamedTuple):
+    """What is known of an approval without looking at it."""
+
+    uid: str
+    version: int
+    created: datetime
+    request: str
+    """The uid of the request that it is about."""
+    name: str
+    """That request's name."""
+    denies: bool
+    word: tuple[str, str]
+    """Who speaks, and for which policy."""
+
+
+class Approvals(Objects[AccessApproval, ApprovalNote]):
+    """Approvals by key, and which of them are about a request."""
+
+    def __init__(self) -> None:
+        super().__init__(AccessApproval, _of_approval)
+        self._about: defaultdict[str, set[Key]] = defaultdict(set)
+
+    def about(self, key: Key, request_uid: str) -> tuple[AccessApproval, ...]:
+        """What was said on this very request: of each person the first word of either kind for a policy.
+
+        Denials come first, then the earliest; 64 in all, so that nobody's words without end are read each time.
+        """
+        known = ((there, self.note(there)) for there in self._about.get(request_uid, ()) if there[0] == key.namespace)
+        said = [(there, note) for there, note in known if note is not None and note.name == key.name]
+        first: dict[tuple[bool, str, str], Key] = {}
+        for there, note in sorted(said, key=lambda one: (not one[1].denies, one[1].created, one[0])):
+            first.setdefault((note.denies, *note.word), there)
+        read = (self.get(there) for there in list(first.values())[:MOST_WORDS])
+        return tuple(approval for approval in read if approval is not None)
+
+    def _enter(self, key: Key, note: ApprovalNote) -> None:
+        self._about[note.request].add(key)
+
+    def _leave(self, key: Key, note: ApprovalNote) -> None:
+        self._about[note.request].discard(key)
+        if not self._about[note.request]:
+            del self._about[note.request]
+
+
+def _of_approval(approval: AccessApproval) -> ApprovalNote:
+    return ApprovalNote(
+        uid=approval.metadata.uid,
+        version=version_of(approval.metadata.resource_version),
+        created=approval.metadata.creation_timestamp,
+        request=approval.spec.request.uid,
+        name=approval.spec.request.name,
+        denies=approval.spec.verdict == "Deny",
+        word=(approval.spec.approver.username, approval.spec.policy),
+    )
