@@ -75,7 +75,8 @@ def test_what_is_granted_no_deny_forbids_and_as_many_people_as_are_asked_have_ap
     compiled = {one.metadata.name: build.usable(one) for one in (*allow, *guards)}
     decision = decide(request, Policies.of(compiled.values()), facts)
     event(type(decision).__name__)
-    values = variables(request, facts)
+    granting = decision.policy.name if isinstance(decision, Approved) else None
+    values = variables(request, facts, granting)
     refusing = [name for name, one in compiled.items() if name.startswith("deny") and _refuses(one, facts, values)]
     if isinstance(decision, Approved):
         assert not refusing

@@ -26,8 +26,10 @@ class Validation(Model):
             "people have said on the request, each for a policy that they may approve for, never the agent itself; "
             "now: the time. What a request leaves out is not there: ask has() first. Another "
             "field, a type that does not fit and a result that is no boolean are errors, which the condition Ready "
-            "shows with line and column. An expression that cannot be evaluated for a request, or takes more than "
-            "10000 steps, grants nothing under Allow and counts as true under Deny."
+            "shows with line and column. Of the macros map is refused: use all, exists, exists_one or filter. A rule "
+            "that has one of these builds nothing with +, lists or maps of what it reads, and has no matches; the "
+            "pattern of matches is one string. An expression that cannot be evaluated for a request, or takes more "
+            "than 10000 steps, grants nothing under Allow and counts as true under Deny."
         ),
     )
     message: str = Field(

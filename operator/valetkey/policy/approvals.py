@@ -1,6 +1,7 @@
 """Has everybody said yes whom a policy asks, and has nobody said no?
 
-What counts is said by somebody who still had the right when it was asked, and never by the requester itself.
+What counts is said by somebody who still had the right when it was asked, and never by the requester itself. A word
+stands for the policy that it names: another that grants does not rest on it, nor does a guardrail that looks at that.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from valetkey.policy.facts import Facts, Statement
 from valetkey.policy.outcomes import Waiting
 
 
-def counting(request: RequestSpec, facts: Facts) -> tuple[Statement, ...]:
-    """What people have said that counts, the earliest first."""
-    said = (one for one in facts.approvals if one.allowed and one.username != request.requester.username)
+def counting(request: RequestSpec, facts: Facts, policy: str | None = None) -> tuple[Statement, ...]:
+    """What people have said that counts, the earliest first; for one policy, or for whichever."""
+    said = (
+        one
+        for one in facts.approvals
+        if one.allowed and one.username != request.requester.username and policy in (None, one.policy)
+    )
     return tuple(sorted(said, key=lambda one: (one.at, one.name)))
 
 
@@ -26,8 +31,8 @@ def asked(
     Those of more people are left out: the grant does not end when they are taken back.
     """
     by_person: dict[str, ApprovalReference] = {}
-    for one in counting(request, facts):
-        if one.policy == policy and one.verdict == "Approve":
+    for one in counting(request, facts, policy):
+        if one.verdict == "Approve":
             by_person.setdefault(one.username, ApprovalReference(name=one.name, uid=one.uid, username=one.username))
     if len(by_person) >= approval.needed:
         return tuple(by_person.values())[: approval.needed]

@@ -9,7 +9,7 @@ from valetkey.kinds.access import Access, KubernetesAccess, Rule, Scope
 from valetkey.kinds.agentpolicy import PolicySpec
 from valetkey.kinds.subjects import SubjectSelector
 from valetkey.policy.ceiling import shared_field
-from valetkey.policy.compile import CompiledPolicy, Policies
+from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,22 @@ class May:
 def who_can(policies: Policies, verb: str, resource: str, group: str, namespace: str | None) -> tuple[May, ...]:
     """Every policy one of whose entries shares this right, whatever name; those of either effect, in order of name.
 
-    An Allow may give it, where its rules are true; a Deny that is here may take it away again.
+    An Allow may give it, where its rules are true; a Deny that is here may take it away again. One that cannot be used
+    is here whatever its entries: an Allow gives nothing, a Deny holds up whatever it may be about.
     """
     rule = Rule(api_groups=(group,), resources=(resource,), verbs=(verb,))
     access = Access(kubernetes=KubernetesAccess(scopes=(Scope(namespace=namespace, rules=(rule,)),)))
-    return tuple(may for one in policies.all if isinstance(one, CompiledPolicy) for may in _of(one, access))
+    return tuple(may for one in policies.all for may in _of(one, access))
 
 
-def _of(one: CompiledPolicy, access: Access) -> Iterator[May]:
+def _of(one: CompiledPolicy | Uncompiled, access: Access) -> Iterator[May]:
     spec = one.policy.spec
-    entries = [entry.name for entry in spec.access or () if shared_field(access, entry, {}, {}) is not None]
-    if spec.access is None:
+    if isinstance(one, Uncompiled):
+        entries = ["cannot be used"]
+    elif spec.access is None:
         entries = ["every access"]
+    else:
+        entries = [entry.name for entry in spec.access if shared_field(access, entry, {}, {}) is not None]
     for entry in entries:
         yield May(
             policy=one.policy.metadata.name,
@@ -55,6 +59,9 @@ def _of(one: CompiledPolicy, access: Access) -> Iterator[May]:
 
 def _conditions(spec: PolicySpec) -> Iterator[str]:
     yield from (validation.name for validation in spec.validations)
+    if spec.approval is not None:
+        where = "" if spec.approval.when is None else " where `when` is true"
+        yield f"approval by {spec.approval.needed}{where}"
     if spec.until is not None:
         yield f"until {spec.until:%Y-%m-%dT%H:%MZ}"
 

@@ -7,6 +7,10 @@ if none does, the first that waits for people. What cannot be known is Undecided
 A person who may approve for a policy about this agent and says Deny ends it, whatever policies say. A Deny whose rules
 read `approvals` may only refuse because nobody has spoken yet: while an Allow waits for people, it is not asked. That
 weakens nothing, for nothing is granted before every Deny was asked about the facts that it is granted on.
+
+An Allow's own rules, and every Deny that is asked about what it would grant, read the words for that Allow and no
+others: one for a policy that is not there, not enforced, over or about others opens nothing. So a live grant, which is
+held to its own Allow, is held to the same words as on the day that it was granted.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from valetkey.policy.outcomes import Approved, Decision, Denied, Undecided, Wait
 from valetkey.policy.parameters import ParameterError, check_size
 from valetkey.policy.shapes import ShapeError, check_access
 from valetkey.policy.subjects import Selected, selected
-from valetkey.policy.variables import variables
+from valetkey.policy.variables import approvals, variables
 from valetkey.reasons import Reason
 
 __all__ = ["Approved", "Decision", "Denied", "Undecided", "Waiting", "decide"]
@@ -41,14 +45,15 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     values = variables(request, facts)
     outcome = _by_allow(request, policies, facts, values)
     denies = tuple(policies.usable("Deny"))
-    refused = _by_deny(denies, request, policies, facts, values)
+    about = values if _granting(outcome) is None else _heard(request, facts, values, _granting(outcome))
+    refused = _by_deny(denies, request, policies, facts, about)
     if refused is None:
         return outcome
-    waiting = _waiting(outcome, request, policies, facts, values)
-    if waiting is None:
-        return refused
-    whoever_speaks = (one for one in denies if not one.reads_approvals)
-    return _by_deny(whoever_speaks, request, policies, facts, values) or waiting
+    whoever_speaks = tuple(one for one in denies if not one.reads_approvals)
+    whatever_is_said = _by_deny(whoever_speaks, request, policies, facts, values)
+    if isinstance(outcome, Approved) and whatever_is_said is None:
+        return _by_another(denies, request, policies, facts, values) or refused
+    return (whatever_is_said or outcome) if isinstance(outcome, Approved | Waiting) else refused
 
 
 def _unreadable(request: RequestSpec) -> Denial | None:
@@ -82,18 +87,40 @@ def _by_person(request: RequestSpec, policies: Policies, facts: Facts) -> Denied
     return None
 
 
-def _waiting(
-    outcome: Decision, request: RequestSpec, policies: Policies, facts: Facts, values: Mapping[str, Any]
-) -> Waiting | None:
-    """The first Allow that waits for people, though another would grant at once: a Deny may want them to speak."""
-    if not isinstance(outcome, Approved):
-        return outcome if isinstance(outcome, Waiting) else None
-    for compiled in policies.usable("Allow"):
-        if compiled.policy.spec.approval is not None and selected(compiled.policy, facts) is Selected.YES:
-            said = allow.consider(compiled, request, facts, values)
-            if isinstance(said, Waiting):
-                return said
+def _heard(request: RequestSpec, facts: Facts, values: Mapping[str, Any], policy: str | None) -> Mapping[str, Any]:
+    """The values with the words for one policy alone."""
+    return {**values, "approvals": approvals(request, facts, policy)}
+
+
+def _granting(outcome: Decision) -> str | None:
+    """The Allow that grants, or would once people have spoken."""
+    match outcome:
+        case Approved(policy=reference):
+            return reference.name
+        case Waiting(policy=name):
+            return name
     return None
+
+
+def _by_another(
+    denies: tuple[CompiledPolicy, ...],
+    request: RequestSpec,
+    policies: Policies,
+    facts: Facts,
+    values: Mapping[str, Any],
+) -> Approved | Waiting | None:
+    """The first Allow whose own words content every Deny; or else the first that waits for people."""
+    waiting: Waiting | None = None
+    for compiled in policies.usable("Allow"):
+        if selected(compiled.policy, facts) is not Selected.YES:
+            continue
+        heard = _heard(request, facts, values, compiled.policy.metadata.name)
+        said = allow.consider(compiled, request, facts, heard)
+        if isinstance(said, Approved) and _by_deny(denies, request, policies, facts, heard) is None:
+            return said
+        if isinstance(said, Waiting):
+            waiting = waiting or said
+    return waiting
 
 
 def _by_deny(
@@ -142,7 +169,8 @@ def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Ma
                     unknown = unknown or compiled.policy.metadata.name
                 continue
         about_agent.append(compiled)
-        match allow.consider(compiled, request, facts, values):
+        heard = _heard(request, facts, values, compiled.policy.metadata.name)
+        match allow.consider(compiled, request, facts, heard):
             case Approved() as approved:
                 return approved
             case Waiting() as waits:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
 
+from valetkey.policy.costs import CostError, check_costs
 from valetkey.policy.environment import CHECKING, FIELDS, PACKAGE, RUNNING, WITHOUT_APPROVALS
 from valetkey.reasons import Reason
 
@@ -67,6 +68,10 @@ def compile_expression(text: str) -> Expression:
     if given != cel.Type.BOOL:
         what = _in_words(given.name())
         raise _invalid(f"line 1, column 1: it gives {what}, not BOOL; compare it, as in `… == true`")
+    try:
+        check_costs(text)
+    except CostError as error:
+        raise ExpressionError(Reason.EXPRESSION_TOO_COSTLY, str(error)) from None
     program = _compiled(RUNNING, text)
     try:
         program.eval(data={})

@@ -12,8 +12,11 @@ from valetkey.policy.approvals import counting
 from valetkey.policy.facts import Facts, Statement
 
 
-def variables(request: RequestSpec, facts: Facts) -> dict[str, Any]:
-    """The value of each variable; what is not known is absent, so that reading it is an error and never false."""
+def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> dict[str, Any]:
+    """The value of each variable, with what people said for one policy or for whichever.
+
+    What is not known is absent, so that reading it is an error and never false.
+    """
     identity, task = facts.identity, request.task
     return {
         "identity": {
@@ -34,10 +37,15 @@ def variables(request: RequestSpec, facts: Facts) -> dict[str, Any]:
         },
         "access": request.access.to_api(),
         "namespaces": _namespaces(request.access, facts),
-        "approvals": [_approval(one) for one in counting(request, facts)],
+        "approvals": approvals(request, facts, policy),
         "cluster": facts.cluster,
         "now": facts.now,
     }
+
+
+def approvals(request: RequestSpec, facts: Facts, policy: str | None) -> list[dict[str, Any]]:
+    """What people said that counts, for one policy or for whichever."""
+    return [_approval(one) for one in counting(request, facts, policy)]
 
 
 def _approval(one: Statement) -> dict[str, Any]:

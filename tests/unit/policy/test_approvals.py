@@ -291,6 +291,34 @@ def test_a_guardrail_makes_a_request_wait_that_another_policy_would_grant_withou
     assert waiting(asked(broad, people, guard)).policy == "b-people"
     decision = asked(broad, people, guard, words=(said(policy="b-people"),))
     assert isinstance(decision, Approved)
+    assert decision.policy.name == "b-people"
+
+
+@pytest.mark.parametrize("named", ["ghost", "silent", "over", "elsewhere", "no-prod", "z-other"])
+def test_a_word_for_another_policy_than_the_one_that_grants_contents_no_guardrail(named: str) -> None:
+    guard, asks_nobody = deny(validations=rule(UNSPOKEN)), policy(approval={"when": "false"})
+    others = (
+        policy("silent", mode="Audit"),
+        policy("over", until=NOW),
+        policy("elsewhere", subjects=[{"name": "x", "namespace": "other-agents"}]),
+        policy("z-other", ttl={"default": "1s", "max": "1s"}, validations=rule("false")),
+    )
+    for live in (False, True):
+        decision = asked(asks_nobody, guard, *others, words=(said(policy=named),), live=live)
+        assert isinstance(decision, Denied)
+        assert isinstance(asked(asks_nobody, guard, *others, words=(said(),), live=live), Approved)
+
+
+def test_a_live_grant_is_held_to_the_words_that_it_was_granted_on() -> None:
+    whole = Policies.of(
+        compile_policy(one)
+        for one in (policy("a-broad"), policy("b-people", approval=ONE), deny(validations=rule(UNSPOKEN)))
+    )
+    words = (said(policy="b-people"),)
+    granted = decide(request(), whole, facts(approvals=words))
+    assert isinstance(granted, Approved)
+    live = decide(request(), whole.narrowed(granted.policy.uid), facts(approvals=words, live=True))
+    assert isinstance(live, Approved)
 
 
 def test_a_guardrail_ends_a_live_grant_whose_approval_is_gone() -> None:

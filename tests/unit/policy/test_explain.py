@@ -66,6 +66,17 @@ def test_read_backwards_policies_say_who_may_get_a_right_and_what_else_has_to_be
     assert one.conditions == ("hours",)
 
 
+def test_how_many_people_are_asked_and_where_is_said() -> None:
+    (always, sometimes) = may(policy("a", approval={"approvals": 2}), policy("b", approval={"when": "true"}))
+    assert always.conditions == ("approval by 2",)
+    assert sometimes.conditions == ("approval by 1 where `when` is true",)
+
+
+def test_a_policy_that_cannot_be_used_is_shown_as_such() -> None:
+    (one,) = may(policy(validations=[rule("broken", "1 +")]))
+    assert (one.policy, one.entry) == ("shop-fixers", "cannot be used")
+
+
 def test_a_right_that_no_policy_is_about_is_nobodys() -> None:
     assert may(policy(), verb="delete") == ()
     assert may(policy(), namespace="elsewhere") == ()
