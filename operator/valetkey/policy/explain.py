@@ -45,8 +45,13 @@ class PolicySaid:
 
 def explain(request: RequestSpec, policies: Policies, facts: Facts) -> tuple[PolicySaid, ...]:
     """What every policy says to a request, in order of name."""
-    values = variables(request, facts)
-    return tuple(_of(one, request, facts, values) for one in policies.all)
+    return tuple(_of(one, request, facts, _values(one, request, facts)) for one in policies.all)
+
+
+def _values(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts) -> Mapping[str, Any]:
+    """What a policy reads: an Allow the words for it alone, as in a decision; a Deny all that count."""
+    policy = one.policy
+    return variables(request, facts, policy.metadata.name if policy.spec.effect == "Allow" else None)
 
 
 def _of(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Mapping[str, Any]) -> PolicySaid:
