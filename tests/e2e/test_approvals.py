@@ -175,6 +175,8 @@ async def test_a_guardrail_that_wants_a_person_waits_for_one(agent: Agent, peopl
     subject = {"name": "this", "namespace": "agents", "podSelector": {"matchLabels": {"agent": agent.name}}}
     rule = {"name": "person", "message": "m", "expression": '!approvals.exists(a, a.verdict == "Approve")'}
     guard = {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "AgentPolicy",
         "metadata": {"name": f"guard-{agent.name}", "labels": {TEST_LABEL: "true"}},
         "spec": {"effect": "Deny", "subjects": [subject], "validations": [rule]},
     }

@@ -112,6 +112,8 @@ async def test_a_lock_with_an_end_is_over_by_itself(agent: Agent, guard: Person)
 async def test_nobody_locks_in_the_name_of_somebody_else(operated: World) -> None:
     await bound(operated, "night-guard", "valetkey-policy-lock")
     body = {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "AgentPolicy",
         "metadata": {"name": "lock-x", "annotations": {"valetkey.dev/locked-by": "somebody-else"}},
         "spec": {"effect": "Deny"},
     }
