@@ -124,6 +124,16 @@ class Process:
             await self.worker.run(key)
 
 
+def a_world() -> World:
+    """The guard, the namespace and a policy that allows the request below, a minute old."""
+    world = World()
+    world.add("ValidatingAdmissionPolicy", {**GUARD})
+    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
+    world.add("AgentPolicy", policy(15))
+    world.now += timedelta(minutes=1)
+    return world
+
+
 def pod(name: str) -> Json:
     """A running agent with two volumes."""
     return {

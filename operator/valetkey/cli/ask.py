@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from valetkey.cli.cluster import facts, policies
+from valetkey.cli.codes import DENIED, WAITING
 from valetkey.cli.kubectl import Json, Output, place_of, read, stop
 from valetkey.cli.tables import printable, show
 from valetkey.kinds.accessrequest import RequestSpec
@@ -20,8 +21,6 @@ from valetkey.policy.backwards import who_can as read_backwards
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
 from valetkey.policy.explain import explain as explained
 
-DENIED: Final = 3
-_WAITING: Final = 4
 _UNDECIDED: Final = 1
 _Cluster = Annotated[str, typer.Option(help="The cluster's name as in the chart's values, where rules read it.")]
 
@@ -148,7 +147,7 @@ def _tell(decision: Decision, output: Output) -> None:
             text += f"\n{denial.allowed}" if denial.allowed else ""
         case Waiting(policy=asks, needed=needed, approved_by=approved):
             told = {"outcome": "Waiting", "policy": asks, "needed": needed, "approvedBy": list(approved)}
-            text, code = f"not yet: policy {asks} asks for {needed} people, {len(approved)} have approved", _WAITING
+            text, code = f"not yet: policy {asks} asks for {needed} people, {len(approved)} have approved", WAITING
         case Undecided(reason=reason, message=message):
             told = {"outcome": "Undecided", "reason": reason, "message": message}
             text, code = f"it cannot be said, {reason}: {message}", _UNDECIDED

@@ -8,13 +8,11 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
+from valetkey.cli.codes import DENIED, ENDED, WAITING
 from valetkey.cli.kubectl import Json, Output, kubectl, place_of, read, stop
 from valetkey.cli.tables import printable, show
 
 _KIND: Final = "accessrequests.valetkey.dev"
-_ENDED: Final = 5
-_WAITING: Final = 4
-_DENIED: Final = 3
 
 
 class _State(NamedTuple):
@@ -80,15 +78,15 @@ def _state(body: Json) -> _State:
     finished, ready = conditions.get("Finished", {}), conditions.get("Ready", {})
     if finished.get("status") == "True":
         denied = finished["reason"] in ("RequestDenied", "RequestInvalid")
-        return _State(finished["reason"], finished["message"], _DENIED if denied else _ENDED)
+        return _State(finished["reason"], finished["message"], DENIED if denied else ENDED)
     if ready.get("status") == "True":
         dead = body["status"].get("deadAt")
         if dead is not None and datetime.fromisoformat(dead) <= datetime.now(UTC):
-            return _State("Lapsed", "its time is over, though nobody has said so yet; is the operator running?", _ENDED)
+            return _State("Lapsed", "its time is over, though nobody has said so yet; is the operator running?", ENDED)
         return _State("Ready", ready["message"], 0)
     waits = [entry for entry in conditions.values() if entry["status"] == "Unknown"]
     word, why = (waits[0]["reason"], waits[0]["message"]) if waits else ("Waiting", "nobody has looked at it yet")
-    return _State(word, why, _WAITING)
+    return _State(word, why, WAITING)
 
 
 def _denial(body: Json) -> Json:

@@ -144,8 +144,8 @@ class Views:
         # The grant's own policy must still allow it, and no Deny forbid it; limits held it once, at the start.
         policy = grant.spec.order.policy
         policies = self._surroundings.policies.narrowed(policy.uid)
-        now_is = {one.policy.metadata.uid: one.policy.metadata.generation for one in policies.all}
-        if not grant.delivered and now_is.get(policy.uid, policy.generation) != policy.generation:
+        of_grant = (one.policy.metadata for one in policies.all if one.policy.metadata.uid == policy.uid)
+        if not grant.delivered and any(metadata.generation != policy.generation for metadata in of_grant):
             # What it asks of a new request, people or limits, is not asked of one that it was opened for before.
             message = "it was changed while access was being granted; ask again"
             return Denied(Denial(reason=Reason.NO_POLICY_MATCHED, message=message), policy.name)

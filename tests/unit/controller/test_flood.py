@@ -6,22 +6,13 @@ import asyncio
 from datetime import timedelta
 
 from tests.cluster.api import merged, until
-from tests.properties.life import GUARD, Process, pod, policy, request
+from tests.properties.life import Process, a_world, pod, policy, request
 from tests.properties.world import World
 from valetkey.controller.queue import Key, Queue
 from valetkey.kinds.base import REVOKE_FINALIZER
 
 ACCOUNTS = "system:serviceaccount"
 FIXERS, OTHERS = ([{"name": "them", "namespace": name, "serviceAccount": "fixer"}] for name in ("shop", "web"))
-
-
-def a_world() -> World:
-    world = World()
-    world.add("ValidatingAdmissionPolicy", {**GUARD})
-    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-    world.add("AgentPolicy", policy(15))
-    world.now += timedelta(minutes=1)
-    return world
 
 
 def flood(world: World, count: int, *, account: str = "fixer", first: int = 0) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import until
-from tests.properties.life import GUARD, Process, pod, policy, request
+from tests.properties.life import Process, a_world, pod, request
 from tests.properties.world import World
 from valetkey.audit import history
 from valetkey.audit.record import Log
@@ -27,12 +27,7 @@ from valetkey.reasons import Reason
 
 @pytest.fixture
 def world() -> World:
-    world = World()
-    world.add("ValidatingAdmissionPolicy", {**GUARD})
-    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-    world.add("AgentPolicy", policy(15))
-    world.now += timedelta(minutes=1)
-    return world
+    return a_world()
 
 
 def ask(world: World, name: str, ttl: str = "15m") -> Key:

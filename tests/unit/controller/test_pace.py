@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from tests.cluster.api import until
-from tests.properties.life import GUARD, Process, pod, policy, request
+from tests.properties.life import Process, a_world, pod, request
 from tests.properties.world import World
 from valetkey.controller.pace import AT_ONCE, EACH, Agent, Pace
 from valetkey.controller.queue import Key, Queue
@@ -61,11 +61,7 @@ def test_refusals_are_forgotten() -> None:
 
 
 async def test_a_loop_of_denied_requests_is_answered_at_its_pace_while_another_account_there_is_granted() -> None:
-    world = World()
-    world.add("ValidatingAdmissionPolicy", {**GUARD})
-    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-    world.add("AgentPolicy", policy(15))
-    world.now += timedelta(minutes=1)
+    world = a_world()
     owner = world.add("Pod", pod("one"))
     for number in range(AT_ONCE + 30):
         body = request(f"denied-{number:03}", owner, "5m", "valetkey-one-a", world.now)
@@ -99,11 +95,7 @@ async def test_a_loop_of_denied_requests_is_answered_at_its_pace_while_another_a
 
 
 async def test_what_one_account_asks_fills_no_more_of_the_log_than_it_may_in_a_day_and_others_are_granted() -> None:
-    world = World()
-    world.add("ValidatingAdmissionPolicy", {**GUARD})
-    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-    world.add("AgentPolicy", policy(15))
-    world.now += timedelta(minutes=1)
+    world = a_world()
     process = Process(world)
     loud = Agent("shop", "loud")
     process.backends.daily_log.spend(loud, world.now, (64 << 10) + 1)
@@ -127,11 +119,7 @@ async def test_what_one_account_asks_fills_no_more_of_the_log_than_it_may_in_a_d
 
 
 async def test_a_decision_takes_its_part_of_the_days_log() -> None:
-    world = World()
-    world.add("ValidatingAdmissionPolicy", {**GUARD})
-    world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-    world.add("AgentPolicy", policy(15))
-    world.now += timedelta(minutes=1)
+    world = a_world()
     world.add("AccessRequest", request("a", world.add("Pod", pod("one")), "5m", "valetkey-one-a", world.now))
     process = Process(world)
     process.backends.daily_log.spend(Agent("shop", "fixer"), world.now, 64 << 10)
