@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from tests.bench import containers, crowd, ends, failover, flood, many, one, outage, rows
+from tests.bench import containers, crowd, decide, ends, failover, flood, many, one, outage, rows
 from tests.bench.rig import Rig
 from tests.bench.table import Row, save, show
 from tests.cluster.audit_log import count
@@ -17,7 +17,7 @@ from tests.cluster.local.cluster import Cluster, up
 from tests.cluster.local.places import AUDIT_LOG, ROOT, LocalClusterError
 
 ROUNDS = 5
-PARTS = ("crowd", "thousand", "one", "burst", "ends", "flood", "failover", "containers", "outage")
+PARTS = ("decide", "crowd", "thousand", "one", "burst", "ends", "flood", "failover", "containers", "outage")
 """Those that measure memory first, for it is to be that of live grants, not of the history that the others leave."""
 
 
@@ -36,7 +36,7 @@ def main() -> int:
     except LocalClusterError as error:
         say(f"no cluster, so no figures: {error}")
         return 1
-    measured: list[Row] = []
+    measured: list[Row] = [decide.measure()] if "decide" in (chosen.only or PARTS) else []
     try:
         asyncio.run(measure(cluster, measured, quick=chosen.quick, only=chosen.only or PARTS))
     finally:

@@ -14,6 +14,7 @@ from valetkey.policy import deny
 from valetkey.policy.approvals import counting
 from valetkey.policy.compile import Policies
 from valetkey.policy.decide import Approved, Denied, Waiting, decide
+from valetkey.policy.expressions import Values
 from valetkey.policy.facts import Facts, Statement
 from valetkey.policy.variables import variables
 
@@ -94,7 +95,7 @@ def test_what_is_granted_no_deny_forbids_and_as_many_people_as_are_asked_have_ap
         assert isinstance(decision, Denied)
 
 
-def _refuses(one: Any, facts: Facts, values: dict[str, Any]) -> bool:
+def _refuses(one: Any, facts: Facts, values: Values) -> bool:
     return deny.refuses(one, build.request(), facts, values) is not None
 
 

@@ -20,7 +20,7 @@ from tests.properties.rules import (
 from tests.unit.policy import given as build
 from valetkey.kinds.access import Access
 from valetkey.kinds.agentpolicy import AccessCeiling, AgentPolicy, Risk
-from valetkey.policy.ceiling import find_gap, shared_field
+from valetkey.policy.ceiling import Ceiling, find_gap, shared_field
 from valetkey.policy.compile import Policies
 from valetkey.policy.decide import Approved, Denied, decide
 from valetkey.policy.facts import RoleRule
@@ -33,7 +33,7 @@ def access_of(scopes: list[dict[str, Any]]) -> Access:
     return Access.model_validate(build.scopes(*scopes))
 
 
-def ceiling_of(scopes: list[dict[str, Any]]) -> AccessCeiling:
+def ceiling_of(scopes: list[dict[str, Any]]) -> Ceiling:
     return build.ceiling(*scopes)
 
 

@@ -143,7 +143,7 @@ class Views:
             return _STALE
         # The grant's own policy must still allow it, and no Deny forbid it; limits held it once, at the start.
         policy = grant.spec.order.policy
-        policies = self._surroundings.policies.narrowed(policy.uid)
+        policies = self._surroundings.policies.of_namespace(identity.namespace).narrowed(policy.uid)
         of_grant = (one.policy.metadata for one in policies.all if one.policy.metadata.uid == policy.uid)
         if not grant.delivered and any(metadata.generation != policy.generation for metadata in of_grant):
             # What it asks of a new request, people or limits, is not asked of one that it was opened for before.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
 from valetkey.policy import allowances, approvals
-from valetkey.policy.ceiling import SCOPES, Gap, find_gap
+from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, quoted
-from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.expressions import EvaluationError, Values
 from valetkey.policy.facts import Facts
 from valetkey.policy.outcomes import Approved, Waiting
 from valetkey.policy.parameters import ParameterError, check_parameters
@@ -50,7 +51,8 @@ class Refusal:
     stage: Stage
     fit: tuple[int, ...]
     """Of two refusals at the stage of access, the one with the higher fit is nearer."""
-    denial: Denial
+    tell: Callable[[], Denial]
+    """Words it for the agent: of many refusals, only the nearest is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,52 +75,51 @@ class _Fit:
 
 
 def consider(
-    compiled: CompiledPolicy, request: RequestSpec, facts: Facts, variables: Mapping[str, Any]
+    compiled: CompiledPolicy, request: RequestSpec, facts: Facts, values: Values
 ) -> Approved | Waiting | Refusal | Failed:
     """What an Allow that is about this agent says; the first thing that stands in the way.
 
     People are asked last, of a new request alone: a live grant held that once, as it did the limits.
     """
     policy = compiled.policy
-    name, spec, contact = policy.metadata.name, policy.spec, policy.spec.contact
+    name, spec = policy.metadata.name, policy.spec
 
-    def refused(stage: Stage, told: Denial, fit: tuple[int, ...] = ()) -> Refusal:
-        return Refusal(name, stage, fit, told.model_copy(update={"contact": contact}))
+    def refused(stage: Stage, tell: Callable[[], Denial], fit: tuple[int, ...] = ()) -> Refusal:
+        return Refusal(name, stage, fit, lambda: tell().model_copy(update={"contact": spec.contact}))
 
     if is_over(spec, facts):
-        return refused(Stage.OVER, _over(name, spec))
+        return refused(Stage.OVER, partial(_over, name, spec))
     purpose = _purpose(spec, request.task.purpose)
     if purpose is None:
-        return refused(Stage.PURPOSE, _purpose_unknown(request))
+        return refused(Stage.PURPOSE, partial(_purpose_unknown, request))
     try:
         check_parameters(request.task.parameters, purpose)
     except ParameterError as error:
-        told = denial(Reason.PARAMETERS_INVALID, error.message, field=error.field, allowed=error.allowed)
-        return refused(Stage.PARAMETERS, told)
-    fitting = _entry(name, spec, request, facts)
+        return refused(Stage.PARAMETERS, partial(_parameters, error))
+    fitting = _entry(name, compiled.ceilings, request, facts)
     if not isinstance(fitting, _Fit):
-        stage, told, fit = fitting
-        return refused(stage, told, fit)
+        stage, tell, fit = fitting
+        return refused(stage, tell, fit)
     ttl = spec.ttl_default if request.ttl is None else request.ttl
     if ttl > spec.ttl_max:
-        return refused(Stage.TTL, _too_long(name, spec))
+        return refused(Stage.TTL, partial(_too_long, name, spec))
     if request.delivery.secret is None or (spec.delivery is not None and "Secret" not in spec.delivery):
-        return refused(Stage.DELIVERY, _delivery(name, spec))
+        return refused(Stage.DELIVERY, partial(_delivery, name))
     for rule in compiled.rules:
         try:
-            holds = rule.expression.is_true(variables)
+            holds = rule.expression.is_true(values)
         except EvaluationError:
             return Failed(name, rule.validation.name)
         if not holds:
-            return refused(Stage.VALIDATIONS, denial(Reason.VALIDATION_FAILED, rule.validation.message))
+            return refused(Stage.VALIDATIONS, partial(denial, Reason.VALIDATION_FAILED, rule.validation.message))
     limit = facts.limit_active if spec.limits.active is None else spec.limits.active
     if facts.active.get(name, 0) >= limit:
-        return refused(Stage.LIMITS, _limit(name, spec, limit))
+        return refused(Stage.LIMITS, partial(_limit, name, spec, limit))
     given: tuple[ApprovalReference, ...] = ()
     wait: timedelta | None = None
     if spec.approval is not None and not facts.live:
         try:
-            people = compiled.approval_when is None or compiled.approval_when.is_true(variables)
+            people = compiled.approval_when is None or compiled.approval_when.is_true(values)
         except EvaluationError:
             return Failed(name, "approval.when")
         if people:
@@ -149,15 +150,15 @@ def _purpose(spec: PolicySpec, name: str) -> Purpose | None:
 
 
 def _entry(
-    name: str, spec: PolicySpec, request: RequestSpec, facts: Facts
-) -> _Fit | tuple[Stage, Denial, tuple[int, ...]]:
+    name: str, ceilings: tuple[Ceiling, ...], request: RequestSpec, facts: Facts
+) -> _Fit | tuple[Stage, Callable[[], Denial], tuple[int, ...]]:
     """The first entry that the request lies within, risks included; otherwise how the nearest one falls short."""
     parameters = request.task.parameters
     risky: tuple[AccessCeiling, str, Risk] | None = None
     nearest: tuple[Gap, AccessCeiling] | None = None
     carried, unknown = None, None
-    for entry in spec.access or ():
-        gap = find_gap(request.access, entry, parameters)
+    for ceiling in ceilings:
+        entry, gap = ceiling.entry, find_gap(request.access, ceiling, parameters)
         if gap is not None:
             if nearest is None or gap.fit > nearest[0].fit:
                 nearest = gap, entry
@@ -172,34 +173,44 @@ def _entry(
             return fit
         risky = risky or (entry, refused.field, refused.risk)
     if risky is not None:
-        return Stage.RISKS, _risk(name, request, facts, *risky), ()
+        return Stage.RISKS, partial(_risk, name, request, facts, *risky), ()
     if unknown is not None:
-        return Stage.ACCESS, unknown, (1, 0, 0)
+        return Stage.ACCESS, partial(_role_unknown, *unknown), (1, 0, 0)
     if nearest is None:
-        return Stage.ACCESS, denial(Reason.ACCESS_BEYOND_POLICY, f"Policy {name} allows no access."), (0, 0, 0)
-    gap, entry = nearest
-    told = denial(
+        return Stage.ACCESS, partial(denial, Reason.ACCESS_BEYOND_POLICY, f"Policy {name} allows no access."), (0, 0, 0)
+    return Stage.ACCESS, partial(_beyond, name, request, facts, *nearest), nearest[0].fit
+
+
+def _unknown_role(request: RequestSpec, facts: Facts) -> tuple[str, str] | None:
+    """A ClusterRole whose rules are not known, and its field: no policy hands it out, for its risks cannot be told."""
+    scopes = request.access.kubernetes.scopes if request.access.kubernetes is not None else ()
+    for at, scope in enumerate(scopes):
+        if scope.cluster_role is not None and scope.cluster_role not in facts.cluster_roles:
+            return scope.cluster_role, f"{SCOPES}[{at}].clusterRole"
+    return None
+
+
+def _role_unknown(role: str, field: str) -> Denial:
+    return denial(
+        Reason.ACCESS_BEYOND_POLICY,
+        f"ClusterRole {quoted(role)} does not exist, or is not among those that this cluster hands out (the chart's "
+        "grantable clusterRoles): ask for its rules instead, or for another.",
+        field=field,
+    )
+
+
+def _beyond(name: str, request: RequestSpec, facts: Facts, gap: Gap, entry: AccessCeiling) -> Denial:
+    return denial(
         Reason.ACCESS_BEYOND_POLICY,
         f"{gap.field} goes beyond what policy {name} allows for {request.task.purpose} (entry {entry.name}): "
         "ask for no more than `allowed`.",
         field=gap.field,
-        allowed=allowances.of_ceiling(entry, parameters, request.access, facts.cluster_roles),
+        allowed=allowances.of_ceiling(entry, request.task.parameters, request.access, facts.cluster_roles),
     )
-    return Stage.ACCESS, told, gap.fit
 
 
-def _unknown_role(request: RequestSpec, facts: Facts) -> Denial | None:
-    """A ClusterRole whose rules are not known is handed out by no policy: its risks cannot be told."""
-    scopes = request.access.kubernetes.scopes if request.access.kubernetes is not None else ()
-    for at, scope in enumerate(scopes):
-        if scope.cluster_role is not None and scope.cluster_role not in facts.cluster_roles:
-            return denial(
-                Reason.ACCESS_BEYOND_POLICY,
-                f"ClusterRole {quoted(scope.cluster_role)} does not exist, or is not among those that this cluster "
-                "hands out (the chart's grantable clusterRoles): ask for its rules instead, or for another.",
-                field=f"{SCOPES}[{at}].clusterRole",
-            )
-    return None
+def _parameters(error: ParameterError) -> Denial:
+    return denial(Reason.PARAMETERS_INVALID, error.message, field=error.field, allowed=error.allowed)
 
 
 def _over(name: str, spec: PolicySpec) -> Denial:
@@ -240,7 +251,7 @@ def _too_long(name: str, spec: PolicySpec) -> Denial:
     )
 
 
-def _delivery(name: str, spec: PolicySpec) -> Denial:
+def _delivery(name: str) -> Denial:
     return denial(
         Reason.DELIVERY_NOT_ALLOWED,
         f"Policy {name} does not deliver credentials in this way: use `allowed`.",

@@ -44,7 +44,7 @@ def _of(one: CompiledPolicy | Uncompiled, access: Access) -> Iterator[May]:
     elif spec.access is None:
         entries = ["every access"]
     else:
-        entries = [entry.name for entry in spec.access if shared_field(access, entry, {}, {}) is not None]
+        entries = [ceiling.entry.name for ceiling in one.ceilings if shared_field(access, ceiling, {}, {}) is not None]
     for entry in entries:
         yield May(
             policy=one.policy.metadata.name,

@@ -36,6 +36,28 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Ceiling:
+    """One entry of a policy, its words read once for all decisions."""
+
+    entry: AccessCeiling
+    scopes: tuple[_Scope, ...]
+
+    @classmethod
+    def of(cls, entry: AccessCeiling) -> Ceiling:
+        """The entry, ready for use."""
+        scopes = entry.kubernetes.scopes if entry.kubernetes is not None else ()
+        return cls(entry, tuple(_Scope(scope, tuple(map(Rights.of, scope.rules or ()))) for scope in scopes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """One scope of a ceiling and its rules, each `$name` in them as it is written."""
+
+    scope: CeilingScope
+    rules: tuple[Rights, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Owner:
     """One scope of a ceiling with its parameters filled in."""
 
@@ -53,11 +75,11 @@ class _Owner:
         return self.open_ended or namespace is None or self.namespaces is None or namespace in self.namespaces
 
 
-def find_gap(access: Access, ceiling: AccessCeiling, parameters: Mapping[str, Any]) -> Gap | None:
+def find_gap(access: Access, ceiling: Ceiling, parameters: Mapping[str, Any]) -> Gap | None:
     """Where the access leaves this entry; None where all that it permits is permitted by this one entry."""
-    if access.kubernetes is None or ceiling.kubernetes is None:
+    if access.kubernetes is None or ceiling.entry.kubernetes is None:
         return Gap("spec.access", (0, 0, 0))
-    owners = [_owner(scope, parameters, missing_is_any=False) for scope in ceiling.kubernetes.scopes]
+    owners = [_owner(scope, parameters, missing_is_any=False) for scope in ceiling.scopes]
     first: Gap | None = None
     covered = 0
     for at, scope in enumerate(access.kubernetes.scopes):
@@ -70,7 +92,7 @@ def find_gap(access: Access, ceiling: AccessCeiling, parameters: Mapping[str, An
 
 def shared_field(
     access: Access,
-    ceiling: AccessCeiling,
+    ceiling: Ceiling,
     parameters: Mapping[str, Any],
     cluster_roles: Mapping[str, tuple[RoleRule, ...]],
 ) -> str | None:
@@ -80,10 +102,10 @@ def shared_field(
     A ClusterRole that is asked for is compared by name and by its rules; one that the ceiling names, by name: such a
     Deny keeps the role from being handed out, rules keep its rights from being handed out.
     """
-    if access.kubernetes is None or ceiling.kubernetes is None:
+    if access.kubernetes is None or ceiling.entry.kubernetes is None:
         # Of different kinds they share nothing; of a kind that is not known here, they share everything.
-        return None if access.kubernetes is not None or ceiling.kubernetes is not None else "spec.access"
-    owners = [_owner(scope, parameters, missing_is_any=True) for scope in ceiling.kubernetes.scopes]
+        return None if access.kubernetes is not None or ceiling.entry.kubernetes is not None else "spec.access"
+    owners = [_owner(scope, parameters, missing_is_any=True) for scope in ceiling.scopes]
     for at, scope in enumerate(access.kubernetes.scopes):
         here = [owner for owner in owners if owner.meets_place(scope.namespace)]
         rules = [rule for owner in here for rule in owner.rules]
@@ -130,19 +152,16 @@ def _gap_of_rule(asked: Rights, rules: Sequence[Rights], field: str) -> Gap:
     return Gap(f"{field}.{nearest}", (0, 1, _FITTING[nearest]))
 
 
-def _owner(scope: CeilingScope, parameters: Mapping[str, Any], *, missing_is_any: bool) -> _Owner:
+def _owner(written: _Scope, parameters: Mapping[str, Any], *, missing_is_any: bool) -> _Owner:
+    scope = written.scope
     namespaces, open_ended = substitute(scope.namespaces or (), parameters)
     rules = []
-    for rule in scope.rules or ():
-        names: frozenset[str] | None = None
-        if rule.resource_names is not None:
-            names, any_name = substitute(rule.resource_names, parameters)
+    for rule in written.rules:
+        if rule.names is not None:
+            names, any_name = substitute(rule.names, parameters)
             # Without this an empty list would be left, which RBAC reads as any name: wanted in a Deny only.
-            names = None if any_name and missing_is_any else names
-        plain = Rights.of(rule)
-        rules.append(
-            Rights(groups=plain.groups, resources=plain.resources, names=names, urls=plain.urls, verbs=plain.verbs)
-        )
+            rule = rule.of_names(None if any_name and missing_is_any else names)
+        rules.append(rule)
     return _Owner(
         namespaces=None if scope.cluster else namespaces,
         open_ended=open_ended and missing_is_any,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Final
 
 from valetkey.kinds.agentpolicy import (
@@ -15,6 +16,7 @@ from valetkey.kinds.agentpolicy import (
     Purpose,
 )
 from valetkey.kinds.demands import Approval, Validation
+from valetkey.policy.ceiling import Ceiling
 from valetkey.policy.expressions import (
     Expression,
     ExpressionError,
@@ -43,6 +45,8 @@ class CompiledPolicy:
     """A policy that can be used."""
 
     policy: AgentPolicy
+    ceilings: tuple[Ceiling, ...]
+    """Its entries, in order."""
     rules: tuple[Rule, ...]
     approval_when: Expression | None = None
     """Where it asks people, if it does not always; compiled."""
@@ -62,21 +66,24 @@ class Uncompiled:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policies:
     """Every policy, by name; each name once. Decisions look at those that are enforced, and at no others."""
 
     all: tuple[CompiledPolicy | Uncompiled, ...]
-    longest_wait: timedelta = timedelta()
-    """The longest that one in use lets a request wait for people; nothing where none does."""
 
     @classmethod
     def of(cls, policies: Iterable[CompiledPolicy | Uncompiled]) -> Policies:
         """The collection in order of name."""
-        whole = cls(tuple(sorted(policies, key=lambda compiled: compiled.policy.metadata.name)))
-        approvals = (one.policy.spec.approval for one in whole.usable("Allow"))
-        longest = max((approval.wait for approval in approvals if approval is not None), default=timedelta())
-        return cls(whole.all, longest)
+        return cls(tuple(sorted(policies, key=lambda compiled: compiled.policy.metadata.name)))
+
+    def of_namespace(self, namespace: str) -> Policies:
+        """Those that may be about agents of a namespace: all but what selects others by name alone."""
+        known = self._of_namespaces.get(namespace)
+        if known is None:
+            known = Policies(tuple(one for one in self.all if _may_be_about(namespace, one.policy.spec)))
+            self._of_namespaces[namespace] = known
+        return known
 
     def narrowed(self, uid: str) -> Policies:
         """Every Deny, and of the Allows only the one of that uid: what a live grant is held to."""
@@ -90,23 +97,49 @@ class Policies:
             (one.policy for one in self.all if one.policy.metadata.name == name and one.policy.spec.enforced), None
         )
 
-    def usable(self, effect: str) -> Iterator[CompiledPolicy]:
+    def usable(self, effect: str) -> tuple[CompiledPolicy, ...]:
         """Those that can be used and are enforced, of one effect."""
-        for one in self.all:
-            if isinstance(one, CompiledPolicy) and one.policy.spec.effect == effect and one.policy.spec.enforced:
-                yield one
+        return self._allows if effect == "Allow" else self._denies
 
     def unusable(self, effect: str) -> Iterator[Uncompiled]:
         """Those that cannot be used and would be enforced, of one effect."""
-        for one in self.all:
-            if isinstance(one, Uncompiled) and one.policy.spec.effect == effect and one.policy.spec.enforced:
-                yield one
+        return (one for one in self._broken if one.policy.spec.effect == effect)
 
     def rehearsed(self) -> Iterator[CompiledPolicy]:
         """Those that can be used and are not enforced."""
         for one in self.all:
             if isinstance(one, CompiledPolicy) and not one.policy.spec.enforced:
                 yield one
+
+    @cached_property
+    def longest_wait(self) -> timedelta:
+        """The longest that one in use lets a request wait for people; nothing where none does."""
+        approvals = (one.policy.spec.approval for one in self._allows)
+        return max((approval.wait for approval in approvals if approval is not None), default=timedelta())
+
+    @cached_property
+    def _of_namespaces(self) -> dict[str, Policies]:
+        return {}
+
+    @cached_property
+    def _allows(self) -> tuple[CompiledPolicy, ...]:
+        return tuple(one for one in self._usable if one.policy.spec.effect == "Allow")
+
+    @cached_property
+    def _denies(self) -> tuple[CompiledPolicy, ...]:
+        return tuple(one for one in self._usable if one.policy.spec.effect == "Deny")
+
+    @property
+    def _usable(self) -> Iterator[CompiledPolicy]:
+        return (one for one in self.all if isinstance(one, CompiledPolicy) and one.policy.spec.enforced)
+
+    @cached_property
+    def _broken(self) -> tuple[Uncompiled, ...]:
+        return tuple(one for one in self.all if isinstance(one, Uncompiled) and one.policy.spec.enforced)
+
+
+def _may_be_about(namespace: str, spec: PolicySpec) -> bool:
+    return spec.subjects is None or any(subject.namespace in (None, namespace) for subject in spec.subjects)
 
 
 def compile_policy(policy: AgentPolicy) -> CompiledPolicy | Uncompiled:
@@ -126,7 +159,7 @@ def compile_policy(policy: AgentPolicy) -> CompiledPolicy | Uncompiled:
         return Uncompiled(policy, Reason.EXPRESSION_INVALID, f"{error.field}: {error}")
     except ExpressionError as error:
         return Uncompiled(policy, error.reason, str(error))
-    return CompiledPolicy(policy, rules, when)
+    return CompiledPolicy(policy, tuple(map(Ceiling.of, spec.access or ())), rules, when)
 
 
 def _compiled(validation: Validation, at: int) -> Rule:

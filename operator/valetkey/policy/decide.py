@@ -15,20 +15,20 @@ held to its own Allow, is held to the same words as on the day that it was grant
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.policy import allow, deny
 from valetkey.policy.approvals import counting
 from valetkey.policy.compile import CompiledPolicy, Policies
 from valetkey.policy.denials import add_note, denial
+from valetkey.policy.expressions import Values
 from valetkey.policy.facts import Facts
 from valetkey.policy.outcomes import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.policy.parameters import ParameterError, check_size
 from valetkey.policy.shapes import ShapeError, check_access
 from valetkey.policy.subjects import Selected, selected
-from valetkey.policy.variables import approvals, variables
+from valetkey.policy.variables import heard, variables
 from valetkey.reasons import Reason
 
 __all__ = ["Approved", "Decision", "Denied", "Undecided", "Waiting", "decide"]
@@ -36,6 +36,7 @@ __all__ = ["Approved", "Decision", "Denied", "Undecided", "Waiting", "decide"]
 
 def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     """The decision on a request whose identity was verified."""
+    policies = policies.of_namespace(facts.identity.namespace)
     unreadable = _unreadable(request)
     if unreadable is not None:
         return Denied(unreadable, None)
@@ -44,8 +45,8 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
         return denied
     values = variables(request, facts)
     outcome = _by_allow(request, policies, facts, values)
-    denies = tuple(policies.usable("Deny"))
-    about = values if _granting(outcome) is None else _heard(request, facts, values, _granting(outcome))
+    denies = policies.usable("Deny")
+    about = values if _granting(outcome) is None else heard(values, request, facts, _granting(outcome))
     refused = _by_deny(denies, request, policies, facts, about)
     if refused is None:
         return outcome
@@ -87,11 +88,6 @@ def _by_person(request: RequestSpec, policies: Policies, facts: Facts) -> Denied
     return None
 
 
-def _heard(request: RequestSpec, facts: Facts, values: Mapping[str, Any], policy: str | None) -> Mapping[str, Any]:
-    """The values with the words for one policy alone."""
-    return {**values, "approvals": approvals(request, facts, policy)}
-
-
 def _granting(outcome: Decision) -> str | None:
     """The Allow that grants, or would once people have spoken."""
     match outcome:
@@ -107,16 +103,16 @@ def _by_another(
     request: RequestSpec,
     policies: Policies,
     facts: Facts,
-    values: Mapping[str, Any],
+    values: Values,
 ) -> Approved | Waiting | None:
     """The first Allow whose own words content every Deny; or else the first that waits for people."""
     waiting: Waiting | None = None
     for compiled in policies.usable("Allow"):
         if selected(compiled.policy, facts) is not Selected.YES:
             continue
-        heard = _heard(request, facts, values, compiled.policy.metadata.name)
-        said = allow.consider(compiled, request, facts, heard)
-        if isinstance(said, Approved) and _by_deny(denies, request, policies, facts, heard) is None:
+        words = heard(values, request, facts, compiled.policy.metadata.name)
+        said = allow.consider(compiled, request, facts, words)
+        if isinstance(said, Approved) and _by_deny(denies, request, policies, facts, words) is None:
             return said
         if isinstance(said, Waiting):
             waiting = waiting or said
@@ -128,7 +124,7 @@ def _by_deny(
     request: RequestSpec,
     policies: Policies,
     facts: Facts,
-    values: Mapping[str, Any],
+    values: Values,
 ) -> Denied | Undecided | None:
     """What these Denies say, and those that cannot be used."""
     unknown: str | None = None
@@ -154,7 +150,7 @@ def _by_deny(
     return None
 
 
-def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Mapping[str, Any]) -> Decision:
+def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Values) -> Decision:
     waiting: Waiting | None = None
     refusals: list[allow.Refusal] = []
     failed: allow.Failed | None = None
@@ -169,8 +165,8 @@ def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Ma
                     unknown = unknown or compiled.policy.metadata.name
                 continue
         about_agent.append(compiled)
-        heard = _heard(request, facts, values, compiled.policy.metadata.name)
-        match allow.consider(compiled, request, facts, heard):
+        words = heard(values, request, facts, compiled.policy.metadata.name)
+        match allow.consider(compiled, request, facts, words):
             case Approved() as approved:
                 return approved
             case Waiting() as waits:
@@ -193,7 +189,7 @@ def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Ma
         return Denied(add_note(_no_policy(facts), skipped), None)
     # max keeps the first of equals, and policies come in order of name.
     nearest = max(refusals, key=lambda refusal: (refusal.stage, refusal.fit))
-    told = nearest.denial
+    told = nearest.tell()
     if nearest.stage is allow.Stage.PURPOSE:
         told = told.model_copy(update={"allowed": _purposes(about_agent, facts)})
     return Denied(add_note(told, skipped), nearest.policy)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.policy.ceiling import shared_field
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial
-from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.expressions import EvaluationError, Values
 from valetkey.policy.facts import Facts
 from valetkey.reasons import Reason
 
 
-def refuses(
-    compiled: CompiledPolicy, request: RequestSpec, facts: Facts, variables: Mapping[str, Any]
-) -> Denial | None:
+def refuses(compiled: CompiledPolicy, request: RequestSpec, facts: Facts, values: Values) -> Denial | None:
     """The denial of a Deny that is about this agent, if the request shares a right with it.
 
     Every rule of it that cannot be evaluated counts as true.
@@ -30,7 +25,7 @@ def refuses(
     doubt = ""
     for rule in compiled.rules:
         try:
-            if not rule.expression.is_true(variables):
+            if not rule.expression.is_true(values):
                 return None
         except EvaluationError:
             doubt = f" Its rule {rule.validation.name} could not be evaluated, which counts against the request."
@@ -45,8 +40,8 @@ def refuses(
 
 
 def _shared(compiled: CompiledPolicy, request: RequestSpec, facts: Facts) -> str | None:
-    entries = compiled.policy.spec.access
-    if entries is None:
+    if compiled.policy.spec.access is None:
         return "spec.access"
-    fields = (shared_field(request.access, entry, request.task.parameters, facts.cluster_roles) for entry in entries)
+    parameters, roles = request.task.parameters, facts.cluster_roles
+    fields = (shared_field(request.access, ceiling, parameters, roles) for ceiling in compiled.ceilings)
     return next((field for field in fields if field is not None), None)

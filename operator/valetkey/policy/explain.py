@@ -11,7 +11,7 @@ from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.base import format_duration
 from valetkey.policy import allow, deny
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
-from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.expressions import EvaluationError, Values
 from valetkey.policy.facts import Facts
 from valetkey.policy.outcomes import Approved, Waiting
 from valetkey.policy.subjects import Selected, selected
@@ -48,22 +48,20 @@ def explain(request: RequestSpec, policies: Policies, facts: Facts) -> tuple[Pol
     return tuple(_of(one, request, facts, _values(one, request, facts)) for one in policies.all)
 
 
-def _values(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts) -> Mapping[str, Any]:
+def _values(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts) -> Values:
     """What a policy reads: an Allow the words for it alone, as in a decision; a Deny all that count."""
     policy = one.policy
     return variables(request, facts, policy.metadata.name if policy.spec.effect == "Allow" else None)
 
 
-def _of(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Mapping[str, Any]) -> PolicySaid:
+def _of(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Values) -> PolicySaid:
     spec = one.policy.spec
     says, why = _said(one, request, facts, values)
     rules = _rules(one, values) if isinstance(one, CompiledPolicy) and says != "does not apply" else ()
     return PolicySaid(one.policy.metadata.name, spec.effect, spec.mode == "Audit", says, why, rules)
 
 
-def _said(
-    one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Mapping[str, Any]
-) -> tuple[Says, str]:
+def _said(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Values) -> tuple[Says, str]:
     if isinstance(one, Uncompiled):
         return "cannot be used", one.message
     if one.policy.spec.over(facts.now):
@@ -86,10 +84,11 @@ def _said(
         case Waiting(needed=needed, approved_by=approved):
             return "waits", f"{len(approved)} of {needed} people have approved"
         case refusal:
-            return "refuses", f"{refusal.denial.reason}: {refusal.denial.message}"
+            told = refusal.tell()
+            return "refuses", f"{told.reason}: {told.message}"
 
 
-def _rules(one: CompiledPolicy, values: Mapping[str, Any]) -> tuple[RuleSaid, ...]:
+def _rules(one: CompiledPolicy, values: Values) -> tuple[RuleSaid, ...]:
     said = []
     for rule in one.rules:
         try:
@@ -97,6 +96,6 @@ def _rules(one: CompiledPolicy, values: Mapping[str, Any]) -> tuple[RuleSaid, ..
         except EvaluationError:
             says = "neither"
         words = set(re.findall(r"[A-Za-z_]+", rule.validation.expression))
-        read = {name: value for name, value in values.items() if name in words}
+        read = {name: value for name, value in values.named.items() if name in words}
         said.append(RuleSaid(rule.validation.name, says, read))
     return tuple(said)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
@@ -27,6 +28,8 @@ MAX_STEPS: Final = 10_000
 _PATTERNS: Final = cel.NewEnv(variables={"text": cel.Type.STRING, "pattern": cel.Type.STRING})
 _MATCHES: Final = _PATTERNS.compile("text.matches(pattern)")
 
+_SHORT: Final = 128
+"""Characters of a text whose match is remembered: an agent must not fill the memory with long ones."""
 _AT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _NO_FIELD = re.compile(rf"undefined field '(.+)' not found in struct '{PACKAGE}\.(\w+)'")
 _STRUCT = re.compile(rf"\b{PACKAGE}\.(\w+)")
@@ -47,6 +50,14 @@ class EvaluationError(Exception):
     """An expression is neither true nor false for this request; carries no text of it."""
 
 
+class Values:
+    """What expressions read, by name; handed to CEL once, however many read it."""
+
+    def __init__(self, named: Mapping[str, Any]) -> None:
+        self.named: Mapping[str, Any] = named
+        self.activation = RUNNING.Activation(dict(named))
+
+
 @dataclass(frozen=True, slots=True)
 class Expression:
     """A compiled expression that gives a boolean."""
@@ -55,9 +66,9 @@ class Expression:
     reads_approvals: bool
     """Whether it asks what people have said, so that it may be otherwise once somebody has spoken."""
 
-    def is_true(self, variables: Mapping[str, Any]) -> bool:
+    def is_true(self, values: Values) -> bool:
         """Whether it is true; raises EvaluationError where it is neither true nor false."""
-        return _boolean(self._program, variables)
+        return _boolean(self._program, values.activation)
 
 
 def compile_expression(text: str) -> Expression:
@@ -100,17 +111,25 @@ def check_pattern(pattern: str) -> None:
     # By itself too: `a)|(?:b` is no pattern, but would be one within the brackets of the anchored form.
     for form in (pattern, _whole(pattern)):
         try:
-            _boolean(_MATCHES, {"text": "", "pattern": form})
+            _boolean(_MATCHES, _PATTERNS.Activation({"text": "", "pattern": form}))
         except EvaluationError:
             raise _invalid("the pattern is not an RE2 expression, or is too large for one") from None
 
 
 def matches_whole(pattern: str, text: str) -> bool:
     """Whether the pattern matches the whole text, a newline at its end included; what cannot be matched does not."""
+    return _matched(pattern, text) if len(text) <= _SHORT else _match(pattern, text)
+
+
+def _match(pattern: str, text: str) -> bool:
     try:
-        return _boolean(_MATCHES, {"text": text, "pattern": _whole(pattern)})
+        return _boolean(_MATCHES, _PATTERNS.Activation({"text": text, "pattern": _whole(pattern)}))
     except EvaluationError:
         return False
+
+
+# The same few patterns meet the same few words in policy after policy, and RE2 reads the pattern anew each time.
+_matched = lru_cache(maxsize=1024)(_match)
 
 
 def _whole(pattern: str) -> str:
@@ -118,14 +137,14 @@ def _whole(pattern: str) -> str:
     return rf"\A(?:{pattern})\z"
 
 
-def _boolean(program: cel.Expression, variables: Mapping[str, Any]) -> bool:
+def _boolean(program: cel.Expression, activation: cel.Activation) -> bool:
     try:
-        result = program.eval(data=dict(variables))
+        answer = program.eval(activation).value()
     except Exception:
         raise EvaluationError("the expression took too many steps or met a value that it cannot hold") from None
-    if result.type() != cel.Type.BOOL:
+    if answer is not True and answer is not False:
         raise EvaluationError("the expression gave an error")
-    return result.value() is True
+    return answer
 
 
 def _compiled(environment: cel.Env, text: str) -> cel.Expression:

@@ -102,29 +102,25 @@ def _check_leaf(value: object) -> None:
 
 def _check_value(name: str, value: object, parameter: Parameter) -> None:
     field = f"{ROOT}.{name}"
-    wrong = ParameterError(field, f"Parameter {name} is not {_type_of(parameter)}.", _described({name: parameter}))
-    match parameter.type:
-        case "string":
-            if not isinstance(value, str):
-                raise wrong
+    match parameter.type, value:
+        case "string", str():
             _check_string(field, name, value, parameter)
-        case "array":
-            if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-                raise wrong
+        case "array", list() | tuple() if all(isinstance(item, str) for item in value):
             if len(value) > MAX_ITEMS:
                 raise ParameterError(field, f"Parameter {name} has more than {MAX_ITEMS} items.")
             for item in value:
                 _check_string(field, name, item, parameter)
-        case "boolean":
-            if not isinstance(value, bool):
-                raise wrong
-        case "integer" | "number":
-            # To Python a bool is an integer; to JSON it is not.
-            numbers = int if parameter.type == "integer" else (int, float)
-            if isinstance(value, bool) or not isinstance(value, numbers):
-                raise wrong
-            if not (_least(parameter) <= value <= _most(parameter)):
-                raise wrong
+        case "boolean", bool():
+            pass
+        # To Python a bool is an integer; to JSON it is not.
+        case "integer", int() if not isinstance(value, bool) and _within(value, parameter):
+            pass
+        case "number", int() | float() if not isinstance(value, bool) and _within(value, parameter):
+            pass
+        case _:
+            raise ParameterError(
+                field, f"Parameter {name} is not {_type_of(parameter)}.", _described({name: parameter})
+            )
 
 
 def _check_string(field: str, name: str, value: str, parameter: Parameter) -> None:
@@ -139,12 +135,10 @@ def _check_string(field: str, name: str, value: str, parameter: Parameter) -> No
         raise ParameterError(field, f"Parameter {name} does not match its pattern.", _described({name: parameter}))
 
 
-def _least(parameter: Parameter) -> float:
-    return -math.inf if parameter.minimum is None else parameter.minimum
-
-
-def _most(parameter: Parameter) -> float:
-    return math.inf if parameter.maximum is None else parameter.maximum
+def _within(value: float, parameter: Parameter) -> bool:
+    least = -math.inf if parameter.minimum is None else parameter.minimum
+    most = math.inf if parameter.maximum is None else parameter.maximum
+    return least <= value <= most
 
 
 def _type_of(parameter: Parameter) -> str:

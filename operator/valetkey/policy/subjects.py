@@ -22,7 +22,7 @@ def selected(policy: AgentPolicy, facts: Facts) -> Selected:
     """Whether the policy is about the agent; unknown where it depends on labels that are not known."""
     if policy.spec.subjects is None:
         return Selected.YES if policy.spec.effect == "Deny" else Selected.NO
-    answers = {_matches(subject, facts) for subject in policy.spec.subjects}
+    answers = [_matches(subject, facts) for subject in policy.spec.subjects]
     return next((answer for answer in (Selected.YES, Selected.UNKNOWN) if answer in answers), Selected.NO)
 
 

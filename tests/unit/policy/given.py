@@ -10,6 +10,7 @@ from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, AgentPolicy
 from valetkey.kinds.identity import Identity
+from valetkey.policy.ceiling import Ceiling
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled, compile_policy
 from valetkey.policy.decide import Decision, decide
 from valetkey.policy.facts import Facts, RoleRule
@@ -42,8 +43,9 @@ def role_access(role: str, namespace: str | None = "shop") -> Access:
     return Access.model_validate(scopes({**place, "clusterRole": role}))
 
 
-def ceiling(*parts: dict[str, Any], name: str = "restart", risks: list[str] | None = None) -> AccessCeiling:
-    return AccessCeiling.model_validate({"name": name, "kubernetes": {"scopes": list(parts), "risks": risks or []}})
+def ceiling(*parts: dict[str, Any], name: str = "restart", risks: list[str] | None = None) -> Ceiling:
+    entry = {"name": name, "kubernetes": {"scopes": list(parts), "risks": risks or []}}
+    return Ceiling.of(AccessCeiling.model_validate(entry))
 
 
 def request(task: Mapping[str, Any] | None = None, **spec: Any) -> RequestSpec:

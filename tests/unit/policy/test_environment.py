@@ -83,11 +83,11 @@ def test_every_field_of_the_identity_can_be_read(field: str) -> None:
     known = facts()
     compared = f"identity.{name} == identity.{name}"
     assert compile_expression(compared).is_true(variables(request(), known))
-    assert variables(request(), known)["identity"][name] == getattr(known.identity, field)
+    assert variables(request(), known).named["identity"][name] == getattr(known.identity, field)
 
 
 def test_what_variables_gives_is_what_the_environment_knows_and_no_more() -> None:
-    read = variables(request(TASK, access=ACCESS), facts())
+    read = variables(request(TASK, access=ACCESS), facts()).named
     assert read.keys() == {*(path for path in FIELDS if "." not in path), "cluster", "now"}
     for path in ("identity", "claims", "claims.task", "access", "access.kubernetes"):
         at: Any = read

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.policy.given import deny, facts, policy
+from valetkey.policy.compile import Policies, compile_policy
 from valetkey.policy.subjects import Selected, selected
 
 
@@ -38,7 +39,18 @@ from valetkey.policy.subjects import Selected, selected
     ],
 )
 def test_a_subject_selects_whom_it_describes(subject: dict[str, Any], expected: Selected) -> None:
-    assert selected(policy(subjects=[{"name": "s", **subject}]), facts()) is expected
+    one = policy(subjects=[{"name": "s", **subject}])
+    assert selected(one, facts()) is expected
+    # What a decision leaves out by the namespace alone would not have been selected.
+    asked = Policies.of([compile_policy(one)]).of_namespace("shop-agents")
+    assert asked.all or expected is Selected.NO
+
+
+def test_a_policy_about_another_namespace_by_name_is_not_asked_at_all() -> None:
+    elsewhere = [{"name": "s", "namespace": "shop"}]
+    policies = Policies.of(compile_policy(one) for one in (policy("a", subjects=elsewhere), policy("b"), deny("c")))
+    assert [one.policy.metadata.name for one in policies.of_namespace("shop-agents").all] == ["b", "c"]
+    assert policies.of_namespace("shop-agents") is policies.of_namespace("shop-agents")
 
 
 def test_labels_that_are_not_known_are_not_guessed() -> None:
