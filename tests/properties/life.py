@@ -9,8 +9,10 @@ from tests.properties.world import World
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
+from valetkey.controller.decisions import Decisions
 from valetkey.controller.endings import Endings
 from valetkey.controller.intake import Intake
+from valetkey.controller.ledger import Ledger
 from valetkey.controller.metrics import Metrics
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
@@ -61,7 +63,10 @@ class Process:
         )
         self.intake = Intake(self.cache, lambda _: None)
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
-        views = Views(self.cache, self.surroundings, cluster="", limit_active=20, limit_requests=limit_requests)
+        self.ledger = Ledger(world, namespace="valetkey-system", clock=lambda: world.now)
+        views = Views(
+            self.cache, self.surroundings, self.ledger, cluster="", limit_active=20, limit_requests=limit_requests
+        )
         issuer = KubernetesIssuer(
             world,
             namespace="valetkey-grants",
@@ -85,6 +90,7 @@ class Process:
             queue=self.queue,
             views=views,
             backends=backends,
+            decisions=Decisions(backends, self.surroundings, views, self.ledger),
             beginnings=Beginnings(backends, self.surroundings, views),
             endings=Endings(backends),
             times=TIMES,

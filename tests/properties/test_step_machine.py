@@ -23,6 +23,7 @@ BACKSTOPS = ("None", "Job")
 PEOPLE = ("ann", "bob", "kim")
 APPROVALS = st.none() | st.integers(1, 2)
 """How many people a policy asks; None where it asks nobody."""
+HOUR = timedelta(hours=1)
 
 
 AWAKE = objects.AWAKE
@@ -31,15 +32,22 @@ AWAKE = objects.AWAKE
 class Machine(RuleBasedStateMachine):
     """Agents, people, time and faults on one side; the operator, which dies a lot, on the other."""
 
-    @initialize(backstop=st.sampled_from(BACKSTOPS), awake=st.sampled_from((0, AWAKE)), asks=APPROVALS)
-    def begin(self, backstop: str, awake: int, asks: int | None) -> None:
+    @initialize(
+        backstop=st.sampled_from(BACKSTOPS),
+        awake=st.sampled_from((0, AWAKE)),
+        asks=APPROVALS,
+        per_hour=st.none() | st.integers(1, 3),
+    )
+    def begin(self, backstop: str, awake: int, asks: int | None, per_hour: int | None) -> None:
         objects.AWAKE = awake  # type: ignore[misc]
         self.world = World()
         self.causes: dict[str, set[str]] = {}
         self.crashes = 0
         self.world.add("ValidatingAdmissionPolicy", {**GUARD})
         self.world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
-        self.world.add("AgentPolicy", policy(15, backstop, **people(asks)))
+        self.per_hour = per_hour
+        self.limits = {} if per_hour is None else {"limits": {"perHour": per_hour}}
+        self.world.add("AgentPolicy", policy(15, backstop, **people(asks), **self.limits))
         self.world.approvers = {"fix": set(PEOPLE)}
         self.asked_for = {1: asks or 0}
         """How many people each generation of the policy asks."""
@@ -215,7 +223,7 @@ class Machine(RuleBasedStateMachine):
     def the_policy_changes(self, minutes: int, backstop: str, asks: int | None) -> None:
         known = self.world.objects["AgentPolicy", "", "fix"]
         generation = known["metadata"]["generation"] + 1
-        spec = policy(minutes, backstop, **people(asks))["spec"] | ({} if asks else {"approval": None})
+        spec = policy(minutes, backstop, **people(asks), **self.limits)["spec"] | ({} if asks else {"approval": None})
         self.asked_for[generation] = asks or 0
         self.world.change("AgentPolicy", "", "fix", {"metadata": {"generation": generation}, "spec": spec})
         if minutes == 1:
@@ -306,6 +314,12 @@ class Machine(RuleBasedStateMachine):
                 assert said["metadata"]["uid"] == word["uid"]
                 assert (said["spec"]["verdict"], said["spec"]["request"]["uid"]) == ("Approve", order["requestUID"])
                 assert word["username"] in self.world.approvers["fix"]
+
+    @invariant()
+    def no_more_is_granted_in_any_hour_than_the_policy_says(self) -> None:
+        if self.per_hour is not None:
+            granted = self.world.granted
+            assert all(at - first >= HOUR for first, at in zip(granted, granted[self.per_hour :], strict=False))
 
     @invariant()
     def a_secret_of_others_is_as_it_was(self) -> None:

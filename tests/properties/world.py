@@ -37,6 +37,7 @@ _KINDS = {
     "serviceaccounts": "ServiceAccount",
     "jobs": "Job",
     "leaders": "Leader",
+    "ledgers": "Ledger",
     "roles": "Role",
     "rolebindings": "RoleBinding",
     "clusterroles": "ClusterRole",
@@ -65,6 +66,8 @@ class World:
         self.placed: list[tuple[str, str]] = []
         """Request uid and token, of every credential that ever lay in a Secret."""
         self.records: list[dict[str, Any]] = []
+        self.granted: list[datetime] = []
+        """When each TaskGrant was created."""
         self.approvers: dict[str, set[str]] = {}
         """Who may approve, by policy."""
         self.log_is_nearly_full = False
@@ -101,10 +104,10 @@ class World:
         kind, namespace, name, _ = self._parse(path)
         with self._request():
             old = self._found(kind, namespace, name)
-            if kind == "Leader":
+            if kind in ("Leader", "Ledger"):
                 if body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
                     raise ApiError(409, "Conflict", "resourceVersion differs")
-                return self._store(kind, body)
+                return self._store(kind, body | {"metadata": old["metadata"] | body["metadata"]})
             ours = body["metadata"]["labels"][REQUEST_LABEL]
             if old.get("type") != SECRET_TYPE or old["metadata"].get("labels", {}).get(REQUEST_LABEL) != ours:
                 raise ApiError(403, "Forbidden", "ValidatingAdmissionPolicy 'operator-leash' denied request")
@@ -179,6 +182,7 @@ class World:
         if place in self.objects:
             raise ApiError(409, "AlreadyExists", f"{place} already exists")
         self._count += 1
+        self.granted += [self.now] if kind == "TaskGrant" else []
         stamped = {
             "uid": f"{self._count:08d}-0000-4000-8000-000000000000",
             "creationTimestamp": format_time(self.now),

@@ -14,9 +14,11 @@ from valetkey.controller import status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about
 from valetkey.controller.grant import ends
+from valetkey.controller.ledger import Ledger
 from valetkey.controller.pace import Agent
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Decide, Progress, learnt
+from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
@@ -37,8 +39,8 @@ _Told = tuple[Reason, str | None, str]
 class Decisions:
     """Decides requests whose identity was verified."""
 
-    def __init__(self, backends: Backends, views: Views) -> None:
-        self._backends, self._views = backends, views
+    def __init__(self, backends: Backends, surroundings: Surroundings, views: Views, ledger: Ledger) -> None:
+        self._backends, self._surroundings, self._views, self._ledger = backends, surroundings, views, ledger
         self._approvals = Approvals(backends)
 
     async def decide(self, step: Decide, progress: Progress) -> Progress:
@@ -48,11 +50,16 @@ class Decisions:
         self._refuse_more_than_a_days_log(request)
         key = Key.of(request.metadata)
         approvals = await self._approvals.heard(request)
-        decision, facts, rehearsed = self._views.decide(key, request, step.identity, self._backends.clock(), approvals)
+        if self._surroundings.policies.paced:
+            await self._ledger.read()
+        now = self._backends.clock()
+        decision, facts, rehearsed = self._views.decide(key, request, step.identity, now, approvals)
         if not isinstance(decision, Waiting):  # what waits for people takes no Secret yet
             self._refuse_taken_secret(key, secret)
         if isinstance(decision, Approved):
             self._views.hold(key, decision, step.identity, secret)
+            if decision.paced:
+                await self._ledger.enter(request, decision.policy.name, now)
         self._backends.metrics.decided(decision)
         decision_id = secrets.token_hex(8)
         told = _told(request, decision)

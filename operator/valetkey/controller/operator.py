@@ -19,9 +19,11 @@ from valetkey.controller import listener
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
+from valetkey.controller.decisions import Decisions
 from valetkey.controller.endings import Endings
 from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
+from valetkey.controller.ledger import Ledger
 from valetkey.controller.metrics import Metrics, Now
 from valetkey.controller.notices import Notices
 from valetkey.controller.pace import daily
@@ -103,9 +105,11 @@ class Operator:
                 clock=clock,
             )
         )
+        ledger = Ledger(api, namespace=settings.namespace, clock=clock)
         views = Views(
             self._cache,
             self._surroundings,
+            ledger,
             cluster=settings.cluster,
             limit_active=settings.limits_active,
             limit_requests=settings.limits_requests,
@@ -140,6 +144,7 @@ class Operator:
             queue=self._queue,
             views=views,
             backends=backends,
+            decisions=Decisions(backends, self._surroundings, views, ledger),
             beginnings=Beginnings(backends, self._surroundings, views),
             endings=Endings(backends),
             times=Times(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from valetkey.controller.approvals import statement
 from valetkey.controller.cache import Cache
+from valetkey.controller.ledger import Ledger
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Progress, View
 from valetkey.controller.surroundings import Surroundings
@@ -39,10 +40,18 @@ class Views:
     """Puts views together, and asks policy about them."""
 
     def __init__(
-        self, cache: Cache, surroundings: Surroundings, *, cluster: str, limit_active: int, limit_requests: int
+        self,
+        cache: Cache,
+        surroundings: Surroundings,
+        ledger: Ledger,
+        *,
+        cluster: str,
+        limit_active: int,
+        limit_requests: int,
     ) -> None:
         self._cache = cache
         self._surroundings = surroundings
+        self._ledger = ledger
         self._cluster = cluster
         self._limit_active, self._limit_requests = limit_active, limit_requests
         self._opening: dict[Key, _Opening] = {}
@@ -90,7 +99,9 @@ class Views:
         self, key: Key, request: AccessRequest, identity: Identity, now: datetime, approvals: tuple[Statement, ...]
     ) -> tuple[Decision, Facts, tuple[Rehearsal, ...]]:
         """Asks policy about a new request, with what people have said on it."""
-        facts = self._facts(request, identity, now, approvals, self._active(key, identity), live=False)
+        facts = self._facts(request, identity, now, approvals, active=self._active(key, identity), live=False)
+        if self._surroundings.policies.paced:
+            facts = replace(facts, opened=self._ledger.opened(request))
         if not self._surroundings.policies_fresh(now):
             return _STALE, facts, ()
         policies = self._surroundings.policies
@@ -154,7 +165,7 @@ class Views:
             statement(one, allowed=one.spec.verdict == "Approve" or progress.denials.get(one.metadata.uid, False))
             for one in self._cache.approvals.about(Key.of(request.metadata), request.metadata.uid)
         )
-        verdict = decide(request.spec, policies, self._facts(request, identity, now, approvals, {}, live=True))
+        verdict = decide(request.spec, policies, self._facts(request, identity, now, approvals, active={}, live=True))
         order = grant.spec.order
         if isinstance(verdict, Approved) and order.pod_templates and not verdict.pod_templates:
             message = "it no longer accepts the risk PodTemplates, which this grant was given"
@@ -171,8 +182,8 @@ class Views:
         identity: Identity,
         now: datetime,
         approvals: tuple[Statement, ...],
-        active: dict[str, int],
         *,
+        active: dict[str, int],
         live: bool,
     ) -> Facts:
         scopes = request.spec.access.kubernetes.scopes if request.spec.access.kubernetes else ()

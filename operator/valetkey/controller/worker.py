@@ -52,13 +52,21 @@ class Worker:
     """Carries one key at a time as far as it goes."""
 
     def __init__(
-        self, *, queue: Queue, views: Views, backends: Backends, beginnings: Beginnings, endings: Endings, times: Times
+        self,
+        *,
+        queue: Queue,
+        views: Views,
+        backends: Backends,
+        decisions: Decisions,
+        beginnings: Beginnings,
+        endings: Endings,
+        times: Times,
     ) -> None:
         self._queue = queue
         self._views = views
         self._backends = backends
+        self._decisions = decisions
         self._beginnings = beginnings
-        self._decisions = Decisions(backends, views)
         self._endings = endings
         self._refusals = Refusals(backends)
         self._approvals = Approvals(backends)

@@ -143,7 +143,7 @@ class TTL(Model):
 
 
 class Limits(Model):
-    """How much at once."""
+    """How much at once, and how often; counted for each of the agents' ServiceAccounts."""
 
     active: int | None = Field(
         default=None,
@@ -151,6 +151,29 @@ class Limits(Model):
         le=10000,
         description="Live or opening grants per ServiceAccount. Default: the chart's value.",
     )
+    per_hour: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description=(
+            "Grants per ServiceAccount within any hour, whatever has become of them and of their requests. "
+            "Left out: as many as are asked for."
+        ),
+    )
+    cooldown: Duration | None = Field(
+        default=None,
+        description=(
+            "How long after one grant of a ServiceAccount was opened the next may be, at most 1h. Left out: at once."
+        ),
+        json_schema_extra=cel(
+            ("duration(self) >= duration('1s') && duration(self) <= duration('1h')", "at least 1s and at most 1h")
+        ),
+    )
+
+    @property
+    def paced(self) -> bool:
+        """Whether they say how often, so that what was granted lately has to be known."""
+        return self.per_hour is not None or self.cooldown is not None
 
 
 class PolicySpec(Model):
@@ -208,7 +231,7 @@ class PolicySpec(Model):
     approval: Approval | None = Field(
         default=None, description="Whether people must approve first. Left out: policy alone decides."
     )
-    limits: Limits = Field(default=Limits(), description="How much at once.")
+    limits: Limits = Field(default=Limits(), description="How much at once, and how often.")
     backstop: Literal["None", "Job"] | None = Field(
         default=None,
         description=(

@@ -12,6 +12,7 @@ from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import GROUP, VERSION
 from valetkey.kinds.leader import Leader
+from valetkey.kinds.ledger import Ledger
 from valetkey.kinds.taskgrant import TaskGrant
 
 Json = dict[str, Any]
@@ -100,6 +101,7 @@ KINDS: Final = (
             ("Renewed", ".spec.renewTime"),
         ),
     ),
+    Kind(model=Ledger, plural="ledgers", namespaced=True, columns=(("Of", ".spec.namespace"),)),
 )
 
 

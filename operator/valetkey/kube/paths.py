@@ -21,6 +21,7 @@ _PLURALS: Final[dict[str, tuple[str, str]]] = {
     "ServiceAccount": (_CORE, "serviceaccounts"),
     "Job": ("/apis/batch/v1", "jobs"),
     "Leader": (_OURS, "leaders"),
+    "Ledger": (_OURS, "ledgers"),
     "Event": ("/apis/events.k8s.io/v1", "events"),
     "Role": (_RBAC, "roles"),
     "RoleBinding": (_RBAC, "rolebindings"),

@@ -13,7 +13,7 @@ from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
-from valetkey.policy import allowances, approvals
+from valetkey.policy import allowances, approvals, limits
 from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, quoted
@@ -24,7 +24,6 @@ from valetkey.policy.parameters import ParameterError, check_parameters
 from valetkey.policy.risks import carried_risks
 from valetkey.reasons import Reason
 
-LIMIT_RETRY: Final = timedelta(minutes=1)
 SHORTEST: Final = timedelta(seconds=1)
 """The least that is worth opening a grant for; a live one goes on to its very end."""
 
@@ -112,9 +111,9 @@ def consider(
             return Failed(name, rule.validation.name)
         if not holds:
             return refused(Stage.VALIDATIONS, partial(denial, Reason.VALIDATION_FAILED, rule.validation.message))
-    limit = facts.limit_active if spec.limits.active is None else spec.limits.active
-    if facts.active.get(name, 0) >= limit:
-        return refused(Stage.LIMITS, partial(_limit, name, spec, limit))
+    full = limits.reached(name, spec, facts)
+    if full is not None:
+        return refused(Stage.LIMITS, lambda: full)
     given: tuple[ApprovalReference, ...] = ()
     wait: timedelta | None = None
     if spec.approval is not None and not facts.live:
@@ -135,6 +134,7 @@ def consider(
         spec.until,
         pod_templates=Risk.POD_TEMPLATES in fitting.risks,
         backstop=spec.backstop == "Job",
+        paced=spec.limits.paced,
         approvals=given,
         wait=wait,
     )
@@ -257,13 +257,4 @@ def _delivery(name: str) -> Denial:
         f"Policy {name} does not deliver credentials in this way: use `allowed`.",
         field="spec.delivery",
         allowed="delivery: {secret: {}}",
-    )
-
-
-def _limit(name: str, spec: PolicySpec, limit: int) -> Denial:
-    return denial(
-        Reason.LIMIT_REACHED,
-        f"This ServiceAccount holds {limit} grants of policy {name}, as many as it allows at once: end a task that is "
-        "done (spec.outcome), then ask again.",
-        retry_after=min(LIMIT_RETRY, spec.ttl_max),
     )

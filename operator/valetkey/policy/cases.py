@@ -42,6 +42,9 @@ class Known(Model):
         default_factory=dict, description="Rules of the ClusterRoles that may be handed out, by name."
     )
     active: dict[str, int] = Field(default_factory=dict, description="Live grants of the agent's account, by policy.")
+    opened: dict[str, tuple[Time, ...]] = Field(
+        default_factory=dict, description="When grants of the agent's account were opened lately, by policy."
+    )
 
 
 class Request(Model):
@@ -134,6 +137,7 @@ def _facts(case: Case, file: Known) -> Facts:
         cluster=own.cluster if own.cluster is not None else file.cluster or "",
         cluster_roles=_roles(file.cluster_roles | own.cluster_roles),
         active=file.active | own.active,
+        opened=file.opened | own.opened,
         limit_active=20,
         approvals=tuple(_statement(said, at) for said in case.approvals),
         live=False,

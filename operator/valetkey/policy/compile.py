@@ -16,6 +16,7 @@ from valetkey.kinds.agentpolicy import (
     Purpose,
 )
 from valetkey.kinds.demands import Approval, Validation
+from valetkey.kinds.ledger import REMEMBERS
 from valetkey.policy.ceiling import Ceiling
 from valetkey.policy.expressions import (
     Expression,
@@ -29,6 +30,7 @@ from valetkey.policy.substitution import referenced
 from valetkey.reasons import Reason
 
 MIN_WAIT: Final = timedelta(seconds=1)
+SHORTEST_COOLDOWN: Final = timedelta(seconds=1)
 MAX_WAIT: Final = timedelta(hours=24)
 
 
@@ -118,6 +120,11 @@ class Policies:
         return max((approval.wait for approval in approvals if approval is not None), default=timedelta())
 
     @cached_property
+    def paced(self) -> bool:
+        """Whether one in use limits how often it grants."""
+        return any(one.policy.spec.limits.paced for one in self._allows)
+
+    @cached_property
     def _of_namespaces(self) -> dict[str, Policies]:
         return {}
 
@@ -191,6 +198,9 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.access", "risks are accepted by an Allow; a Deny names the rights")
     if spec.ttl_default > spec.ttl_max:
         raise ShapeError("spec.ttl", "default is longer than max")
+    cooldown = spec.limits.cooldown
+    if cooldown is not None and not SHORTEST_COOLDOWN <= cooldown <= REMEMBERS:
+        raise ShapeError("spec.limits.cooldown", "at least 1s and at most 1h")
     if spec.approval is not None and not MIN_WAIT <= spec.approval.wait <= MAX_WAIT:
         raise ShapeError("spec.approval.timeout", "at least 1s and at most 24h")
 

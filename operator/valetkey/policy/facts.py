@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -51,6 +51,9 @@ class Facts:
     """Rules of each ClusterRole that may be handed out."""
     active: Mapping[str, int]
     """By policy: live or opening grants of this ServiceAccount, this request's own not counted."""
+    opened: Mapping[str, tuple[datetime, ...]] = field(default_factory=dict)
+    """By policy that limits how often it grants: when grants of this ServiceAccount were opened within the last hour,
+    this request's own not counted."""
     limit_active: int
     """The limit for policies that name none."""
     approvals: tuple[Statement, ...]

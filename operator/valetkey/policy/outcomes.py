@@ -24,6 +24,8 @@ class Approved:
     """Whether that entry accepts the risk PodTemplates."""
     backstop: bool
     """Whether the policy wants a timer Job for it."""
+    paced: bool = False
+    """Whether the policy limits how often it grants, so that this one is to be remembered."""
     approvals: tuple[ApprovalReference, ...] = ()
     """By whose word, where the policy asks for people."""
     wait: timedelta | None = None

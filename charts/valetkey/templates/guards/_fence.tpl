@@ -14,6 +14,7 @@ matchConstraints:
     apiVersions: ["*"]
     operations: [CREATE, UPDATE, DELETE]
     resources: [taskgrants, taskgrants/status, accessrequests/status, agentpolicies/status]
+  - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [ledgers]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [accessrequests]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE, DELETE], resources: [serviceaccounts, serviceaccounts/token, secrets]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [UPDATE], resources: [pods]}

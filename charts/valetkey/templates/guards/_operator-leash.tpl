@@ -15,6 +15,7 @@ matchConstraints:
   # A question, which nothing keeps.
   - {apiGroups: [authorization.k8s.io], apiVersions: ["*"], operations: [CREATE], resources: [subjectaccessreviews]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [leaders], resourceNames: [{{ .Values.account }}]}
+  - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [ledgers]}
   - {{ include "valetkey.accounts" . }}
   - {{ include "valetkey.roles" . }}
   - {{ include "valetkey.deliveries" . }}

@@ -5,7 +5,7 @@ matchConstraints:
   - apiGroups: [valetkey.dev]
     apiVersions: ["*"]
     operations: [CREATE, UPDATE]
-    resources: [taskgrants, taskgrants/status, accessrequests/status, agentpolicies/status, leaders]
+    resources: [taskgrants, taskgrants/status, accessrequests/status, agentpolicies/status, leaders, ledgers]
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [taskgrants]}
   - {apiGroups: [""], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [secrets]}
 matchConditions:

@@ -1,0 +1,155 @@
+"""Ledger: how often policies that limit that have granted lately; nobody's restart or deletion makes it forget.
+
+It is an object of kind Ledger for each agents' namespace, in the operator's own, where no agent has rights. The leader
+alone writes it, before it opens the grant, and knows what it has written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from valetkey.controller.queue import Key
+from valetkey.errors import InvalidError
+from valetkey.kinds import ledger
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.base import format_duration
+from valetkey.kinds.ledger import MOST_OPENED, REMEMBERS, Opened
+from valetkey.kube import paths
+from valetkey.kube.api import Api, ApiError, Json
+from valetkey.reasons import Reason
+
+_TRIES: Final = 3
+
+
+@dataclass(slots=True)
+class _Book:
+    """The ledger of one namespace, as this replica knows it."""
+
+    name: str = ""
+    version: str = ""
+    """Of the object as last read or written; empty where there is none yet."""
+    opened: dict[str, Opened] = field(default_factory=dict)
+    """By request."""
+    written: frozenset[str] = frozenset()
+    """The requests that are on record."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take(self, found: ledger.Ledger) -> None:
+        """Takes in the object as it is; of what is here too, what is here is newer."""
+        self.name, self.version = found.metadata.name, found.metadata.resource_version
+        there = {one.request: one for one in found.spec.opened}
+        self.opened = there | self.opened
+        self.written = frozenset(there)
+
+    def since(self, at: datetime) -> tuple[Opened, ...]:
+        """What was opened after a moment."""
+        return tuple(one for one in self.opened.values() if one.at > at)
+
+
+class Ledger:
+    """Remembers grants of policies that limit how often they grant."""
+
+    def __init__(self, api: Api, *, namespace: str, clock: Callable[[], datetime]) -> None:
+        """`namespace` is the operator's own."""
+        self._api, self._namespace, self._clock = api, namespace, clock
+        self._books: dict[str, _Book] = {}
+        self._known = False
+        self._reading = asyncio.Lock()
+
+    async def read(self) -> None:
+        """Reads all of it, once: from then on this replica has written whatever is there. Raises ApiError."""
+        async with self._reading:
+            if self._known:
+                return
+            found = [body async for body in self._api.list(paths.collection("Ledger", self._namespace))]
+            # Of a namespace that was made anew there may be two; the later one is written to.
+            for one in sorted(
+                map(ledger.Ledger.model_validate, found), key=lambda one: one.metadata.creation_timestamp
+            ):
+                self._book(one.spec.namespace).take(one)
+            self._known = True
+
+    def opened(self, request: AccessRequest) -> dict[str, tuple[datetime, ...]]:
+        """When grants of the account that asks were opened lately, by policy; that of this very request not counted."""
+        account, uid = request.spec.requester.service_account, request.metadata.uid
+        times: dict[str, tuple[datetime, ...]] = {}
+        for one in self._book(request.metadata.namespace).since(self._clock() - REMEMBERS):
+            if one.service_account == account and one.request != uid:
+                times[one.policy] = (*times.get(one.policy, ()), one.at)
+        return times
+
+    async def enter(self, request: AccessRequest, policy: str, at: datetime) -> None:
+        """Puts on record that a grant is about to be opened; from the first moment on it counts for others.
+
+        Raises ApiError, and InvalidError where no more fits in.
+        """
+        key, uid = Key.of(request.metadata), request.metadata.uid
+        book = self._book(key.namespace)
+        self._demand_room(book)
+        made = Opened(request=uid, policy=policy, service_account=request.spec.requester.service_account, at=at)
+        book.opened[uid] = made
+        book.written -= {uid}
+        async with book.writing:
+            if uid not in book.written:  # one write takes along whatever has come since the one before it began
+                await self._write(key.namespace, book)
+
+    def _book(self, namespace: str) -> _Book:
+        return self._books.setdefault(namespace, _Book())
+
+    def _demand_room(self, book: _Book) -> None:
+        lately = book.since(self._clock() - REMEMBERS)
+        book.opened = {one.request: one for one in lately}
+        if len(lately) < MOST_OPENED:
+            return
+        free = min(one.at for one in lately) + REMEMBERS - self._clock()
+        again = format_duration(timedelta(seconds=math.ceil(free.total_seconds())))
+        raise InvalidError(
+            Reason.LIMIT_REACHED,
+            f"policies that limit how often they grant have granted {MOST_OPENED} times within the last hour in this "
+            f"namespace, and no more can be remembered; ask again in {again}",
+        )
+
+    async def _write(self, namespace: str, book: _Book) -> None:
+        for tries_left in reversed(range(_TRIES)):
+            opened = tuple(book.opened.values())
+            try:
+                body = await self._send(namespace, book, opened)
+            except ApiError as error:
+                if not tries_left or not (error.conflict or error.already_exists or error.not_found):
+                    raise
+                await self._read_again(book)
+            else:
+                book.version = body["metadata"]["resourceVersion"]
+                book.written = frozenset(one.request for one in opened)
+                return
+
+    async def _send(self, namespace: str, book: _Book, opened: Iterable[Opened]) -> Json:
+        """Writes the object, or makes it: it belongs to its namespace and goes with it."""
+        of = {"kind": "Ledger", "apiVersion": paths.api_version("Ledger")}
+        spec = {"namespace": namespace, "opened": [one.to_api() for one in opened]}
+        if not book.name:
+            found = await self._api.get(paths.item("Namespace", None, namespace))
+            book.name = found["metadata"]["uid"]
+        owner = {"apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": book.name}
+        metadata = {"name": book.name, "namespace": self._namespace, "ownerReferences": [owner]}
+        if not book.version:
+            path = paths.collection("Ledger", self._namespace)
+            return await self._api.create(path, of | {"metadata": metadata, "spec": spec})
+        body = of | {"metadata": metadata | {"resourceVersion": book.version}, "spec": spec}
+        return await self._api.replace(paths.item("Ledger", self._namespace, book.name), body)
+
+    async def _read_again(self, book: _Book) -> None:
+        """After a write that found another version than the last one, or none, as when the namespace was made anew."""
+        try:
+            found = await self._api.get(paths.item("Ledger", self._namespace, book.name))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            book.name = book.version = ""
+        else:
+            book.take(ledger.Ledger.model_validate(found))
