@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.cluster.api import Api, Caller, Json, sessions, until
 from tests.unit.policy import given as build
 from valetkey.kinds.access import Access
-from valetkey.policy.ceiling import find_gap
+from valetkey.policy.ceiling import Asked, find_gap
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 # Held by every user of the test, and covered by no rule that is drawn.
@@ -172,7 +172,8 @@ def test_within_is_what_the_api_server_lets_the_holder_hand_out(
     ceiling = build.ceiling({**place, "rules": [*held, PROBE]})
     where = {"namespace": oracle.namespace} if asked_in else {}
     ours = [
-        find_gap(Access.model_validate(build.scopes({**where, "rules": rules})), ceiling, {}) is None for rules in asked
+        find_gap(Asked.of(Access.model_validate(build.scopes({**where, "rules": rules}))), ceiling, {}) is None
+        for rules in asked
     ]
     theirs = oracle.runner.run(oracle.accepts(held, asked, held_in=held_in, asked_in=asked_in))
     for rules, mine, real in zip(asked, ours, theirs, strict=True):

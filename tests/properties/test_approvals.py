@@ -14,9 +14,8 @@ from valetkey.policy import deny
 from valetkey.policy.approvals import counting
 from valetkey.policy.compile import Policies
 from valetkey.policy.decide import Approved, Denied, Waiting, decide
-from valetkey.policy.expressions import Values
 from valetkey.policy.facts import Facts, Statement
-from valetkey.policy.variables import variables
+from valetkey.policy.question import Question
 
 RULES = (
     "true",
@@ -77,8 +76,10 @@ def test_what_is_granted_no_deny_forbids_and_as_many_people_as_are_asked_have_ap
     decision = decide(request, Policies.of(compiled.values()), facts)
     event(type(decision).__name__)
     granting = decision.policy.name if isinstance(decision, Approved) else None
-    values = variables(request, facts, granting)
-    refusing = [name for name, one in compiled.items() if name.startswith("deny") and _refuses(one, facts, values)]
+    question = Question.of(request, facts)
+    question = question if granting is None else question.heard(granting)
+    denying = ((name, one) for name, one in compiled.items() if name.startswith("deny"))
+    refusing = [name for name, one in denying if deny.refuses(one, question) is not None]
     if isinstance(decision, Approved):
         assert not refusing
         spec = compiled[decision.policy.name].policy.spec
@@ -93,10 +94,6 @@ def test_what_is_granted_no_deny_forbids_and_as_many_people_as_are_asked_have_ap
         assert len(decision.approved_by) < decision.needed
     if any(one.verdict == "Deny" and one.policy in compiled for one in counting(request, facts)):
         assert isinstance(decision, Denied)
-
-
-def _refuses(one: Any, facts: Facts, values: Values) -> bool:
-    return deny.refuses(one, build.request(), facts, values) is not None
 
 
 @settings(max_examples=200, deadline=None)

@@ -20,7 +20,7 @@ from tests.properties.rules import (
 from tests.unit.policy import given as build
 from valetkey.kinds.access import Access
 from valetkey.kinds.agentpolicy import AccessCeiling, AgentPolicy, Risk
-from valetkey.policy.ceiling import Ceiling, find_gap, shared_field
+from valetkey.policy.ceiling import Asked, Ceiling, find_gap, shared_field
 from valetkey.policy.compile import Policies
 from valetkey.policy.decide import Approved, Denied, decide
 from valetkey.policy.facts import RoleRule
@@ -29,8 +29,8 @@ from valetkey.policy.risks import carried_risks
 SUBJECTS = [{"name": "all", "any": True}]
 
 
-def access_of(scopes: list[dict[str, Any]]) -> Access:
-    return Access.model_validate(build.scopes(*scopes))
+def access_of(scopes: list[dict[str, Any]]) -> Asked:
+    return Asked.of(Access.model_validate(build.scopes(*scopes)))
 
 
 def ceiling_of(scopes: list[dict[str, Any]]) -> Ceiling:
@@ -93,7 +93,7 @@ def test_a_cluster_role_intersects_as_its_rules_do(
         )
         for rule in scope["rules"]
     )
-    by_role = build.role_access("some-role", scope.get("namespace"))
+    by_role = Asked.of(build.role_access("some-role", scope.get("namespace")))
     by_rules = shared_field(access_of([scope]), ceiling_of(ceiling), known, {}) is not None
     assert (shared_field(by_role, ceiling_of(ceiling), known, {"some-role": rules}) is not None) is by_rules
     assert find_gap(by_role, ceiling_of(ceiling), known) is not None

@@ -17,11 +17,11 @@ from valetkey.policy import allowances, approvals, limits
 from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, quoted
-from valetkey.policy.expressions import EvaluationError, Values
+from valetkey.policy.expressions import EvaluationError
 from valetkey.policy.facts import Facts
 from valetkey.policy.outcomes import Approved, Waiting
 from valetkey.policy.parameters import ParameterError, check_parameters
-from valetkey.policy.risks import carried_risks
+from valetkey.policy.question import Question
 from valetkey.reasons import Reason
 
 SHORTEST: Final = timedelta(seconds=1)
@@ -73,14 +73,12 @@ class _Fit:
         return self.entry.kubernetes.risks if self.entry.kubernetes is not None else ()
 
 
-def consider(
-    compiled: CompiledPolicy, request: RequestSpec, facts: Facts, values: Values
-) -> Approved | Waiting | Refusal | Failed:
+def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting | Refusal | Failed:
     """What an Allow that is about this agent says; the first thing that stands in the way.
 
     People are asked last, of a new request alone: a live grant held that once, as it did the limits.
     """
-    policy = compiled.policy
+    policy, request, facts = compiled.policy, question.request, question.facts
     name, spec = policy.metadata.name, policy.spec
 
     def refused(stage: Stage, tell: Callable[[], Denial], fit: tuple[int, ...] = ()) -> Refusal:
@@ -95,7 +93,7 @@ def consider(
         check_parameters(request.task.parameters, purpose)
     except ParameterError as error:
         return refused(Stage.PARAMETERS, partial(_parameters, error))
-    fitting = _entry(name, compiled.ceilings, request, facts)
+    fitting = _entry(name, compiled.ceilings, question)
     if not isinstance(fitting, _Fit):
         stage, tell, fit = fitting
         return refused(stage, tell, fit)
@@ -106,7 +104,7 @@ def consider(
         return refused(Stage.DELIVERY, partial(_delivery, name))
     for rule in compiled.rules:
         try:
-            holds = rule.expression.is_true(values)
+            holds = rule.expression.is_true(question.values)
         except EvaluationError:
             return Failed(name, rule.validation.name)
         if not holds:
@@ -118,7 +116,7 @@ def consider(
     wait: timedelta | None = None
     if spec.approval is not None and not facts.live:
         try:
-            people = compiled.approval_when is None or compiled.approval_when.is_true(values)
+            people = compiled.approval_when is None or compiled.approval_when.is_true(question.values)
         except EvaluationError:
             return Failed(name, "approval.when")
         if people:
@@ -150,15 +148,16 @@ def _purpose(spec: PolicySpec, name: str) -> Purpose | None:
 
 
 def _entry(
-    name: str, ceilings: tuple[Ceiling, ...], request: RequestSpec, facts: Facts
+    name: str, ceilings: tuple[Ceiling, ...], question: Question
 ) -> _Fit | tuple[Stage, Callable[[], Denial], tuple[int, ...]]:
     """The first entry that the request lies within, risks included; otherwise how the nearest one falls short."""
+    request, facts = question.request, question.facts
     parameters = request.task.parameters
     risky: tuple[AccessCeiling, str, Risk] | None = None
     nearest: tuple[Gap, AccessCeiling] | None = None
-    carried, unknown = None, None
+    unknown = None
     for ceiling in ceilings:
-        entry, gap = ceiling.entry, find_gap(request.access, ceiling, parameters)
+        entry, gap = ceiling.entry, find_gap(question.asked, ceiling, parameters)
         if gap is not None:
             if nearest is None or gap.fit > nearest[0].fit:
                 nearest = gap, entry
@@ -166,9 +165,8 @@ def _entry(
         unknown = unknown or _unknown_role(request, facts)
         if unknown is not None:
             continue
-        carried = carried_risks(request.access, facts.cluster_roles) if carried is None else carried
         fit = _Fit(entry)
-        refused = next((one for one in carried if one.risk not in fit.risks), None)
+        refused = next((one for one in question.risks if one.risk not in fit.risks), None)
         if refused is None:
             return fit
         risky = risky or (entry, refused.field, refused.risk)

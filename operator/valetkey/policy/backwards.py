@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from valetkey.kinds.access import Access, KubernetesAccess, Rule, Scope
 from valetkey.kinds.agentpolicy import PolicySpec
 from valetkey.kinds.subjects import SubjectSelector
-from valetkey.policy.ceiling import shared_field
+from valetkey.policy.ceiling import Asked, shared_field
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
 
 
@@ -34,17 +34,18 @@ def who_can(policies: Policies, verb: str, resource: str, group: str, namespace:
     """
     rule = Rule(api_groups=(group,), resources=(resource,), verbs=(verb,))
     access = Access(kubernetes=KubernetesAccess(scopes=(Scope(namespace=namespace, rules=(rule,)),)))
-    return tuple(may for one in policies.all for may in _of(one, access))
+    asked = Asked.of(access)
+    return tuple(may for one in policies.all for may in _of(one, asked))
 
 
-def _of(one: CompiledPolicy | Uncompiled, access: Access) -> Iterator[May]:
+def _of(one: CompiledPolicy | Uncompiled, asked: Asked) -> Iterator[May]:
     spec = one.policy.spec
     if isinstance(one, Uncompiled):
         entries = ["cannot be used"]
     elif spec.access is None:
         entries = ["every access"]
     else:
-        entries = [ceiling.entry.name for ceiling in one.ceilings if shared_field(access, ceiling, {}, {}) is not None]
+        entries = [ceiling.entry.name for ceiling in one.ceilings if shared_field(asked, ceiling, {}, {}) is not None]
     for entry in entries:
         yield May(
             policy=one.policy.metadata.name,

@@ -36,6 +36,21 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, its words read once for all policies."""
+
+    scopes: tuple[tuple[Scope, tuple[Rights, ...]], ...] | None
+    """Each scope and its rules; None where the access is of a kind that is not known here."""
+
+    @classmethod
+    def of(cls, access: Access) -> Asked:
+        """The access, ready for comparison."""
+        if access.kubernetes is None:
+            return cls(None)
+        return cls(tuple((scope, tuple(map(Rights.of, scope.rules or ()))) for scope in access.kubernetes.scopes))
+
+
+@dataclass(frozen=True, slots=True)
 class Ceiling:
     """One entry of a policy, its words read once for all decisions."""
 
@@ -75,23 +90,23 @@ class _Owner:
         return self.open_ended or namespace is None or self.namespaces is None or namespace in self.namespaces
 
 
-def find_gap(access: Access, ceiling: Ceiling, parameters: Mapping[str, Any]) -> Gap | None:
+def find_gap(asked: Asked, ceiling: Ceiling, parameters: Mapping[str, Any]) -> Gap | None:
     """Where the access leaves this entry; None where all that it permits is permitted by this one entry."""
-    if access.kubernetes is None or ceiling.entry.kubernetes is None:
+    if asked.scopes is None or ceiling.entry.kubernetes is None:
         return Gap("spec.access", (0, 0, 0))
     owners = [_owner(scope, parameters, missing_is_any=False) for scope in ceiling.scopes]
     first: Gap | None = None
     covered = 0
-    for at, scope in enumerate(access.kubernetes.scopes):
+    for at, (scope, rules) in enumerate(asked.scopes):
         here = [owner for owner in owners if owner.covers_place(scope.namespace)]
-        for gap in _gaps_of(scope, f"{SCOPES}[{at}]", here):
+        for gap in _gaps_of(scope, rules, f"{SCOPES}[{at}]", here):
             covered += gap is None
             first = first or gap
     return first and Gap(first.field, (covered, *first.fit[1:]))
 
 
 def shared_field(
-    access: Access,
+    asked: Asked,
     ceiling: Ceiling,
     parameters: Mapping[str, Any],
     cluster_roles: Mapping[str, tuple[RoleRule, ...]],
@@ -102,22 +117,22 @@ def shared_field(
     A ClusterRole that is asked for is compared by name and by its rules; one that the ceiling names, by name: such a
     Deny keeps the role from being handed out, rules keep its rights from being handed out.
     """
-    if access.kubernetes is None or ceiling.entry.kubernetes is None:
+    if asked.scopes is None or ceiling.entry.kubernetes is None:
         # Of different kinds they share nothing; of a kind that is not known here, they share everything.
-        return None if access.kubernetes is not None or ceiling.entry.kubernetes is not None else "spec.access"
+        return None if asked.scopes is not None or ceiling.entry.kubernetes is not None else "spec.access"
     owners = [_owner(scope, parameters, missing_is_any=True) for scope in ceiling.scopes]
-    for at, scope in enumerate(access.kubernetes.scopes):
+    for at, (scope, own_rules) in enumerate(asked.scopes):
         here = [owner for owner in owners if owner.meets_place(scope.namespace)]
         rules = [rule for owner in here for rule in owner.rules]
         field = f"{SCOPES}[{at}]"
         if scope.cluster_role is not None and here:
             known = cluster_roles.get(scope.cluster_role)
             named = any(scope.cluster_role in owner.roles for owner in here)
-            asked = [Rights.of_role(rule) for rule in known or ()]
-            if known is None or named or _share(asked, rules, scope):
+            of_role = [Rights.of_role(rule) for rule in known or ()]
+            if known is None or named or _share(of_role, rules, scope):
                 return f"{field}.clusterRole"
-        for index, rule in enumerate(scope.rules or ()):
-            if _share([Rights.of(rule)], rules, scope):
+        for index, rule in enumerate(own_rules):
+            if _share([rule], rules, scope):
                 return f"{field}.rules[{index}]"
     return None
 
@@ -127,19 +142,18 @@ def _share(asked: Sequence[Rights], rules: Sequence[Rights], scope: Scope) -> bo
     return any(overlaps(one, other, urls=scope.namespace is None) for one in asked for other in rules)
 
 
-def _gaps_of(scope: Scope, field: str, here: Sequence[_Owner]) -> list[Gap | None]:
+def _gaps_of(scope: Scope, asked: Sequence[Rights], field: str, here: Sequence[_Owner]) -> list[Gap | None]:
     """One for each rule of the scope, None where it is covered; a ClusterRole counts as one rule."""
     if not here:
         place = "" if scope.namespace is None else ".namespace"
-        return [Gap(f"{field}{place}", (0, 0, 0))] * max(1, len(scope.rules or ()))
+        return [Gap(f"{field}{place}", (0, 0, 0))] * max(1, len(asked))
     gaps: list[Gap | None] = []
     if scope.cluster_role is not None:
         named = any(scope.cluster_role in owner.roles for owner in here)
         gaps.append(None if named else Gap(f"{field}.clusterRole", (0, 1, 0)))
     rules = [rule for owner in here for rule in owner.rules]
-    for index, rule in enumerate(scope.rules or ()):
-        asked = Rights.of(rule)
-        gaps.append(_gap_of_rule(asked, rules, f"{field}.rules[{index}]") if uncovered(asked, rules) else None)
+    for index, one in enumerate(asked):
+        gaps.append(_gap_of_rule(one, rules, f"{field}.rules[{index}]") if uncovered(one, rules) else None)
     return gaps
 
 

@@ -22,13 +22,12 @@ from valetkey.policy import allow, deny
 from valetkey.policy.approvals import counting
 from valetkey.policy.compile import CompiledPolicy, Policies
 from valetkey.policy.denials import add_note, denial
-from valetkey.policy.expressions import Values
 from valetkey.policy.facts import Facts
 from valetkey.policy.outcomes import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.policy.parameters import ParameterError, check_size
+from valetkey.policy.question import Question
 from valetkey.policy.shapes import ShapeError, check_access
 from valetkey.policy.subjects import Selected, selected
-from valetkey.policy.variables import heard, variables
 from valetkey.reasons import Reason
 
 __all__ = ["Approved", "Decision", "Denied", "Undecided", "Waiting", "decide"]
@@ -43,17 +42,17 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     denied = _by_person(request, policies, facts)
     if denied is not None:
         return denied
-    values = variables(request, facts)
-    outcome = _by_allow(request, policies, facts, values)
+    question = Question.of(request, facts)
+    outcome = _by_allow(question, policies)
     denies = policies.usable("Deny")
-    about = values if _granting(outcome) is None else heard(values, request, facts, _granting(outcome))
-    refused = _by_deny(denies, request, policies, facts, about)
+    granting = _granting(outcome)
+    refused = _by_deny(denies, question if granting is None else question.heard(granting), policies)
     if refused is None:
         return outcome
     whoever_speaks = tuple(one for one in denies if not one.reads_approvals)
-    whatever_is_said = _by_deny(whoever_speaks, request, policies, facts, values)
+    whatever_is_said = _by_deny(whoever_speaks, question, policies)
     if isinstance(outcome, Approved) and whatever_is_said is None:
-        return _by_another(denies, request, policies, facts, values) or refused
+        return _by_another(denies, question, policies) or refused
     return (whatever_is_said or outcome) if isinstance(outcome, Approved | Waiting) else refused
 
 
@@ -99,40 +98,31 @@ def _granting(outcome: Decision) -> str | None:
 
 
 def _by_another(
-    denies: tuple[CompiledPolicy, ...],
-    request: RequestSpec,
-    policies: Policies,
-    facts: Facts,
-    values: Values,
+    denies: tuple[CompiledPolicy, ...], question: Question, policies: Policies
 ) -> Approved | Waiting | None:
     """The first Allow whose own words content every Deny; or else the first that waits for people."""
     waiting: Waiting | None = None
     for compiled in policies.usable("Allow"):
-        if selected(compiled.policy, facts) is not Selected.YES:
+        if selected(compiled.policy, question.facts) is not Selected.YES:
             continue
-        words = heard(values, request, facts, compiled.policy.metadata.name)
-        said = allow.consider(compiled, request, facts, words)
-        if isinstance(said, Approved) and _by_deny(denies, request, policies, facts, words) is None:
+        heard = question.heard(compiled.policy.metadata.name)
+        said = allow.consider(compiled, heard)
+        if isinstance(said, Approved) and _by_deny(denies, heard, policies) is None:
             return said
         if isinstance(said, Waiting):
             waiting = waiting or said
     return waiting
 
 
-def _by_deny(
-    denies: Iterable[CompiledPolicy],
-    request: RequestSpec,
-    policies: Policies,
-    facts: Facts,
-    values: Values,
-) -> Denied | Undecided | None:
+def _by_deny(denies: Iterable[CompiledPolicy], question: Question, policies: Policies) -> Denied | Undecided | None:
     """What these Denies say, and those that cannot be used."""
+    facts = question.facts
     unknown: str | None = None
     for compiled in denies:
         if compiled.policy.spec.over(facts.now):
             continue
         about = selected(compiled.policy, facts)
-        told = None if about is Selected.NO else deny.refuses(compiled, request, facts, values)
+        told = None if about is Selected.NO else deny.refuses(compiled, question)
         if told is None:
             continue
         if about is Selected.YES:
@@ -150,7 +140,8 @@ def _by_deny(
     return None
 
 
-def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Values) -> Decision:
+def _by_allow(question: Question, policies: Policies) -> Decision:
+    facts = question.facts
     waiting: Waiting | None = None
     refusals: list[allow.Refusal] = []
     failed: allow.Failed | None = None
@@ -165,8 +156,7 @@ def _by_allow(request: RequestSpec, policies: Policies, facts: Facts, values: Va
                     unknown = unknown or compiled.policy.metadata.name
                 continue
         about_agent.append(compiled)
-        words = heard(values, request, facts, compiled.policy.metadata.name)
-        match allow.consider(compiled, request, facts, words):
+        match allow.consider(compiled, question.heard(compiled.policy.metadata.name)):
             case Approved() as approved:
                 return approved
             case Waiting() as waits:

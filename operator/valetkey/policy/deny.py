@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from valetkey.kinds.accessrequest import Denial, RequestSpec
+from valetkey.kinds.accessrequest import Denial
 from valetkey.policy.ceiling import shared_field
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial
-from valetkey.policy.expressions import EvaluationError, Values
-from valetkey.policy.facts import Facts
+from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.question import Question
 from valetkey.reasons import Reason
 
 
-def refuses(compiled: CompiledPolicy, request: RequestSpec, facts: Facts, values: Values) -> Denial | None:
+def refuses(compiled: CompiledPolicy, question: Question) -> Denial | None:
     """The denial of a Deny that is about this agent, if the request shares a right with it.
 
     Every rule of it that cannot be evaluated counts as true.
     """
-    spec = compiled.policy.spec
+    spec, request = compiled.policy.spec, question.request
     if spec.purposes is not None and all(purpose.name != request.task.purpose for purpose in spec.purposes):
         return None
-    field = _shared(compiled, request, facts)
+    field = _shared(compiled, question)
     if field is None:
         return None
     doubt = ""
     for rule in compiled.rules:
         try:
-            if not rule.expression.is_true(values):
+            if not rule.expression.is_true(question.values):
                 return None
         except EvaluationError:
             doubt = f" Its rule {rule.validation.name} could not be evaluated, which counts against the request."
@@ -39,9 +39,9 @@ def refuses(compiled: CompiledPolicy, request: RequestSpec, facts: Facts, values
     )
 
 
-def _shared(compiled: CompiledPolicy, request: RequestSpec, facts: Facts) -> str | None:
+def _shared(compiled: CompiledPolicy, question: Question) -> str | None:
     if compiled.policy.spec.access is None:
         return "spec.access"
-    parameters, roles = request.task.parameters, facts.cluster_roles
-    fields = (shared_field(request.access, ceiling, parameters, roles) for ceiling in compiled.ceilings)
+    parameters, roles = question.request.task.parameters, question.facts.cluster_roles
+    fields = (shared_field(question.asked, ceiling, parameters, roles) for ceiling in compiled.ceilings)
     return next((field for field in fields if field is not None), None)

@@ -14,8 +14,8 @@ from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
 from valetkey.policy.expressions import EvaluationError, Values
 from valetkey.policy.facts import Facts
 from valetkey.policy.outcomes import Approved, Waiting
+from valetkey.policy.question import Question
 from valetkey.policy.subjects import Selected, selected
-from valetkey.policy.variables import variables
 
 Says = Literal["grants", "waits", "refuses", "denies", "does not apply", "cannot say", "cannot be used"]
 
@@ -45,38 +45,35 @@ class PolicySaid:
 
 def explain(request: RequestSpec, policies: Policies, facts: Facts) -> tuple[PolicySaid, ...]:
     """What every policy says to a request, in order of name."""
-    return tuple(_of(one, request, facts, _values(one, request, facts)) for one in policies.all)
+    question = Question.of(request, facts)
+    return tuple(_of(one, question) for one in policies.all)
 
 
-def _values(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts) -> Values:
-    """What a policy reads: an Allow the words for it alone, as in a decision; a Deny all that count."""
-    policy = one.policy
-    return variables(request, facts, policy.metadata.name if policy.spec.effect == "Allow" else None)
+def _of(one: CompiledPolicy | Uncompiled, whole: Question) -> PolicySaid:
+    """What one says, which reads the words for it alone where it is an Allow, as in a decision."""
+    spec, name = one.policy.spec, one.policy.metadata.name
+    question = whole.heard(name) if spec.effect == "Allow" else whole
+    says, why = _said(one, question)
+    rules = _rules(one, question.values) if isinstance(one, CompiledPolicy) and says != "does not apply" else ()
+    return PolicySaid(name, spec.effect, spec.mode == "Audit", says, why, rules)
 
 
-def _of(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Values) -> PolicySaid:
-    spec = one.policy.spec
-    says, why = _said(one, request, facts, values)
-    rules = _rules(one, values) if isinstance(one, CompiledPolicy) and says != "does not apply" else ()
-    return PolicySaid(one.policy.metadata.name, spec.effect, spec.mode == "Audit", says, why, rules)
-
-
-def _said(one: CompiledPolicy | Uncompiled, request: RequestSpec, facts: Facts, values: Values) -> tuple[Says, str]:
+def _said(one: CompiledPolicy | Uncompiled, question: Question) -> tuple[Says, str]:
     if isinstance(one, Uncompiled):
         return "cannot be used", one.message
-    if one.policy.spec.over(facts.now):
+    if one.policy.spec.over(question.facts.now):
         return "does not apply", f"it ended at {one.policy.spec.until}"
-    match selected(one.policy, facts):
+    match selected(one.policy, question.facts):
         case Selected.NO:
             return "does not apply", "it is about other agents"
         case Selected.UNKNOWN:
             return "cannot say", "it depends on labels of the agent's namespace, which are not known"
     if one.policy.spec.effect == "Deny":
-        told = deny.refuses(one, request, facts, values)
+        told = deny.refuses(one, question)
         if told is None:
             return "does not apply", "it shares no purpose or right with the request, or one of its rules is false"
         return "denies", told.message
-    match allow.consider(one, request, facts, values):
+    match allow.consider(one, question):
         case Approved() as approved:
             return "grants", f"entry {approved.entry}, for {format_duration(approved.ttl)}"
         case allow.Failed() as failed:

@@ -9,17 +9,16 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.policy.approvals import counting
-from valetkey.policy.expressions import Values
 from valetkey.policy.facts import Facts, Statement
 
 
-def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> Values:
+def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> dict[str, Any]:
     """The value of each variable, with what people said for one policy or for whichever.
 
     What is not known is absent, so that reading it is an error and never false.
     """
     identity, task = facts.identity, request.task
-    named = {
+    return {
         "identity": {
             "namespace": identity.namespace,
             "serviceAccount": identity.service_account,
@@ -38,22 +37,10 @@ def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> 
         },
         "access": request.access.to_api(),
         "namespaces": _namespaces(request.access, facts),
-        "approvals": _approvals(request, facts, policy),
+        "approvals": [_approval(one) for one in counting(request, facts, policy)],
         "cluster": facts.cluster,
         "now": facts.now,
     }
-    return Values(named)
-
-
-def heard(values: Values, request: RequestSpec, facts: Facts, policy: str | None) -> Values:
-    """The same values, of what people said that for one policy alone."""
-    said = _approvals(request, facts, policy)
-    return values if said == values.named["approvals"] else Values({**values.named, "approvals": said})
-
-
-def _approvals(request: RequestSpec, facts: Facts, policy: str | None) -> list[dict[str, Any]]:
-    """What people said that counts, for one policy or for whichever."""
-    return [_approval(one) for one in counting(request, facts, policy)]
 
 
 def _approval(one: Statement) -> dict[str, Any]:

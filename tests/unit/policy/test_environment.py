@@ -17,7 +17,7 @@ from valetkey.kinds.demands import Validation
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.schema import structural
 from valetkey.policy.environment import FIELDS
-from valetkey.policy.expressions import compile_expression
+from valetkey.policy.expressions import Values, compile_expression
 from valetkey.policy.variables import variables
 
 
@@ -61,7 +61,7 @@ READABLE = [*leaves("access", ACCESS), *leaves("claims.task", TASK)]
 
 @pytest.mark.parametrize(("path", "value"), READABLE, ids=[path for path, _ in READABLE])
 def test_every_field_of_the_models_can_be_read_and_has_the_value_of_the_request(path: str, value: Any) -> None:
-    read = variables(request(TASK, access=ACCESS), facts())
+    read = Values(variables(request(TASK, access=ACCESS), facts()))
     assert compile_expression(f"{path} == {literal(value)}").is_true(read)
 
 
@@ -82,12 +82,12 @@ def test_every_field_of_the_identity_can_be_read(field: str) -> None:
     name = head + "".join(part.upper() if part == "uid" else part.capitalize() for part in rest)
     known = facts()
     compared = f"identity.{name} == identity.{name}"
-    assert compile_expression(compared).is_true(variables(request(), known))
-    assert variables(request(), known).named["identity"][name] == getattr(known.identity, field)
+    assert compile_expression(compared).is_true(Values(variables(request(), known)))
+    assert variables(request(), known)["identity"][name] == getattr(known.identity, field)
 
 
 def test_what_variables_gives_is_what_the_environment_knows_and_no_more() -> None:
-    read = variables(request(TASK, access=ACCESS), facts()).named
+    read = variables(request(TASK, access=ACCESS), facts())
     assert read.keys() == {*(path for path in FIELDS if "." not in path), "cluster", "now"}
     for path in ("identity", "claims", "claims.task", "access", "access.kubernetes"):
         at: Any = read
@@ -98,7 +98,7 @@ def test_what_variables_gives_is_what_the_environment_knows_and_no_more() -> Non
 
 
 def test_what_a_request_leaves_out_is_absent_rather_than_empty() -> None:
-    read = variables(request(), facts())
+    read = Values(variables(request(), facts()))
     assert compile_expression("access.kubernetes.scopes.all(s, has(s.namespace) && !has(s.clusterRole))").is_true(read)
     assert compile_expression("access.kubernetes.scopes.all(s, s.rules.all(r, !has(r.nonResourceURLs)))").is_true(read)
 

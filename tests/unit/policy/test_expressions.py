@@ -21,7 +21,7 @@ from valetkey.reasons import Reason
 
 
 def is_true(expression: str, task: dict[str, Any] | None = None, **spec: Any) -> bool:
-    return compile_expression(expression).is_true(variables(request(task, **spec), facts()))
+    return compile_expression(expression).is_true(Values(variables(request(task, **spec), facts())))
 
 
 @pytest.mark.parametrize(
