@@ -14,7 +14,7 @@ from valetkey.kinds.access import Access, Scope
 from valetkey.kinds.agentpolicy import AccessCeiling, CeilingScope
 from valetkey.policy.facts import RoleRule
 from valetkey.policy.rights import Dimension, Rights, missing, overlaps, uncovered
-from valetkey.policy.substitution import substitute
+from valetkey.policy.substitution import referenced, substitute
 
 SCOPES: Final = "spec.access.kubernetes.scopes"
 _FITTING: Final[Mapping[Dimension, int]] = {
@@ -61,15 +61,30 @@ class Ceiling:
     def of(cls, entry: AccessCeiling) -> Ceiling:
         """The entry, ready for use."""
         scopes = entry.kubernetes.scopes if entry.kubernetes is not None else ()
-        return cls(entry, tuple(_Scope(scope, tuple(map(Rights.of, scope.rules or ()))) for scope in scopes))
+        return cls(entry, tuple(map(_Scope.of, scopes)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
     """One scope of a ceiling and its rules, each `$name` in them as it is written."""
 
-    scope: CeilingScope
+    namespaces: frozenset[str] | None
+    """None is the cluster's scope."""
     rules: tuple[Rights, ...]
+    roles: frozenset[str]
+    plain: bool
+    """Whether no `$name` is in it, so that it means the same to every request."""
+
+    @classmethod
+    def of(cls, scope: CeilingScope) -> _Scope:
+        rules = tuple(map(Rights.of, scope.rules or ()))
+        names = (name for rule in rules for name in rule.names or ())
+        return cls(
+            namespaces=None if scope.cluster else frozenset(scope.namespaces or ()),
+            rules=rules,
+            roles=frozenset(scope.cluster_roles or ()),
+            plain=not any(map(referenced, (*names, *(scope.namespaces or ())))),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +182,9 @@ def _gap_of_rule(asked: Rights, rules: Sequence[Rights], field: str) -> Gap:
 
 
 def _owner(written: _Scope, parameters: Mapping[str, Any], *, missing_is_any: bool) -> _Owner:
-    scope = written.scope
-    namespaces, open_ended = substitute(scope.namespaces or (), parameters)
+    if written.plain:
+        return _Owner(namespaces=written.namespaces, open_ended=False, rules=written.rules, roles=written.roles)
+    namespaces, open_ended = substitute(written.namespaces or (), parameters)
     rules = []
     for rule in written.rules:
         if rule.names is not None:
@@ -177,8 +193,8 @@ def _owner(written: _Scope, parameters: Mapping[str, Any], *, missing_is_any: bo
             rule = rule.of_names(None if any_name and missing_is_any else names)
         rules.append(rule)
     return _Owner(
-        namespaces=None if scope.cluster else namespaces,
+        namespaces=None if written.namespaces is None else namespaces,
         open_ended=open_ended and missing_is_any,
         rules=tuple(rules),
-        roles=frozenset(scope.cluster_roles or ()),
+        roles=written.roles,
     )
