@@ -179,7 +179,8 @@ def test_crds_survive_the_release_and_are_those_of_the_repository(helm: Helm) ->
     rendered = of_kind(render(helm), "CustomResourceDefinition")
     written = {f.stem: yaml.safe_load(f.read_text()) for f in sorted((ROOT / "crds").glob("*.yaml"))}
     assert set(written) == {
-        f"{k}.valetkey.dev" for k in ("accessapprovals", "accessrequests", "taskgrants", "agentpolicies", "leaders")
+        f"{k}.valetkey.dev"
+        for k in ("accessapprovals", "accessrequests", "taskgrants", "agentpolicies", "leaders", "ledgers")
     }
     assert rendered == written
     for crd in rendered.values():

@@ -487,6 +487,7 @@ async def test_the_kinds_have_short_names_and_a_category(api: Api, installed: Js
         "agentpolicies": (["ap"], ["valetkey"]),
         "accessapprovals": (["aa"], ["valetkey"]),
         "leaders": (None, None),
+        "ledgers": (None, None),
     }
     assert {n for n in kinds if "/" in n} == {
         "accessrequests/status",

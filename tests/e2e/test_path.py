@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import orjson
+import pytest
 
 from tests.cluster.api import ADMIN, Json, until
 from tests.e2e.agent import OURS, SHOP, Agent
@@ -182,8 +183,9 @@ async def test_every_field_of_a_grant_is_managed_by_valetkey(agent: Agent) -> No
     assert managers == {"valetkey"}
 
 
-async def test_limits_hold_for_requests_made_at_once(agent: Agent) -> None:
-    await agent.api.patch(f"{OURS}/agentpolicies/{agent.policy}", {"spec": {"limits": {"active": 1}}})
+@pytest.mark.parametrize("limits", [{"active": 1}, {"perHour": 1}, {"cooldown": "1h"}], ids=str)
+async def test_limits_hold_for_requests_made_at_once(agent: Agent, limits: Json) -> None:
+    await agent.api.patch(f"{OURS}/agentpolicies/{agent.policy}", {"spec": {"limits": limits}})
     await agent.policy_ready()
     other = f"{agent.secret}-b"
     names = {"valetkey": agent.secret, "other": other}

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from tests.cluster.replicas import leader, process
 from tests.cluster.world import World
 from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED
+from valetkey.kinds.base import parse_duration
 
 PODS = f"/api/v1/namespaces/{SYSTEM}/pods"
 
@@ -71,6 +72,27 @@ async def test_a_leader_that_is_killed_is_followed_and_no_live_grant_notices(pai
     await agent.granted()
     await agent.report((await latest(agent))["metadata"]["name"])
     await agent.nothing_left()
+
+
+async def test_whoever_leads_next_knows_how_often_a_policy_has_granted_though_no_request_is_left(
+    pair: Api, agent: Agent
+) -> None:
+    await pair.patch(f"{OURS}/agentpolicies/{agent.policy}", {"spec": {"limits": {"perHour": 2}}})
+    await agent.policy_ready()
+    for kill in (False, True):
+        name = await agent.granted()
+        await pair.delete(f"{OURS}/namespaces/agents/accessrequests/{name}", by=agent.token)
+        await agent.nothing_left()
+        if kill:
+            os.kill(process((await leader(pair))[0]), signal.SIGKILL)
+    refused = await agent.ask()
+    assert (await agent.finished(refused))["reason"] == "RequestDenied"
+    denial = (await agent.status(refused))["decision"]["denial"]
+    assert denial["reason"] == "LimitReached"
+    assert timedelta(minutes=58) < parse_duration(denial["retryAfter"]) <= timedelta(hours=1)
+    _, namespace = await pair.get("/api/v1/namespaces/agents")
+    _, ledger = await pair.get(f"{OURS}/namespaces/{SYSTEM}/ledgers/{namespace['metadata']['uid']}")
+    assert [one["policy"] for one in ledger["spec"]["opened"]].count(agent.policy) == 2
 
 
 async def latest(agent: Agent) -> Json:

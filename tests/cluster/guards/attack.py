@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.cluster.api import (
     GRANTS,
+    SYSTEM,
     Answer,
     Api,
     Caller,
@@ -21,6 +22,9 @@ REQUESTS = "/apis/valetkey.dev/v1alpha1/namespaces/agents/accessrequests"
 
 
 TASK_GRANTS = "/apis/valetkey.dev/v1alpha1/namespaces/agents/taskgrants"
+
+
+LEDGERS = f"/apis/valetkey.dev/v1alpha1/namespaces/{SYSTEM}/ledgers"
 
 
 POLICIES = "/apis/valetkey.dev/v1alpha1/agentpolicies"
@@ -126,6 +130,17 @@ def timer(request_uid: str, seconds: int = 300, **change: Any) -> Json:
         },
     }
     return merged(body, change)
+
+
+def ledger(namespace_uid: str) -> Json:
+    """A ledger as the operator makes it."""
+    made = {"request": NOBODY, "policy": "fix", "serviceAccount": "fixer", "at": "2026-01-01T00:00:00.000000Z"}
+    return {
+        "apiVersion": "valetkey.dev/v1alpha1",
+        "kind": "Ledger",
+        "metadata": {"name": namespace_uid},
+        "spec": {"namespace": "agents", "opened": [made]},
+    }
 
 
 def token_request(seconds: int = 600, **spec: Any) -> Json:

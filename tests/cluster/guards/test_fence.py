@@ -9,12 +9,14 @@ import pytest
 from tests.cluster.api import OPERATOR, SYSTEM, Api, Caller, Json, unique, until
 from tests.cluster.guards.attack import (
     ACCOUNTS,
+    LEDGERS,
     PODS,
     SECRETS,
     TASK_GRANTS,
     TIMERS,
     accepted,
     delivered,
+    ledger,
     refused,
     timer,
 )
@@ -66,6 +68,7 @@ async def test_whoever_does_not_lead_writes_nothing_of_a_grant(api: Api, world: 
             await api.post(f"{TIMERS}?dryRun=All", timer(UID), by=caller),
             await api.post(f"{TASK_GRANTS}?dryRun=All", grant(unique("f"), UID), by=caller),
             await api.post(f"{SECRETS}?dryRun=All", secret, by=caller),
+            await api.post(f"{LEDGERS}?dryRun=All", ledger(UID), by=caller),
             await api.patch(
                 f"{PODS}/{pod}?dryRun=All", {"metadata": {"annotations": {"valetkey.dev/grant": "x"}}}, by=caller
             ),

@@ -18,6 +18,7 @@ from tests.cluster.api import (
 )
 from tests.cluster.guards.attack import (
     COLLECTOR,
+    LEDGERS,
     NOBODY,
     ORPHAN,
     POLICIES,
@@ -28,6 +29,7 @@ from tests.cluster.guards.attack import (
     delivered,
     everything,
     forbidden,
+    ledger,
     refused,
 )
 from tests.cluster.world import World, grant, policy
@@ -50,6 +52,24 @@ async def test_only_the_operator_opens_grants(api: Api, world: World) -> None:
     for caller in (world.editor, world.insider, world.tokens["asker"]):
         forbidden(await api.post(TASK_GRANTS, body, by=caller))
     accepted(await api.post(TASK_GRANTS, body, by=world.tokens["operator"]))
+
+
+async def test_only_the_operator_says_how_often_was_granted(api: Api, world: World) -> None:
+    body = ledger(str(uuid.uuid4()))
+    path = f"{LEDGERS}/{body['metadata']['name']}"
+    refused(await api.post(LEDGERS, body, by=ADMIN), "operator-writes", "are written by the valetkey operator alone")
+    for caller in (world.editor, world.insider, world.tokens["asker"]):
+        forbidden(await api.post(LEDGERS, body, by=caller))
+    accepted(await api.post(LEDGERS, body, by=world.tokens["operator"]))
+    try:
+        forgotten: Json = {"spec": {"opened": []}}
+        refused(await api.patch(path, forgotten, by=ADMIN), "operator-writes")
+        for caller in (world.editor, world.insider, world.tokens["asker"]):
+            forbidden(await api.patch(path, forgotten, by=caller))
+            forbidden(await api.delete(path, by=caller))
+        forbidden(await api.delete(path, by=world.tokens["operator"]))
+    finally:
+        await api.gone(path)
 
 
 async def test_a_grant_is_born_with_its_finalizer(api: Api, world: World) -> None:
