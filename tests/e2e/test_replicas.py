@@ -81,7 +81,7 @@ async def test_whoever_leads_next_knows_how_often_a_policy_has_granted_though_no
     await agent.policy_ready()
     for kill in (False, True):
         name = await agent.granted()
-        await pair.delete(f"{OURS}/namespaces/agents/accessrequests/{name}", by=agent.token)
+        await pair.delete(f"{OURS}/namespaces/agents/accessrequests/{name}")
         await agent.nothing_left()
         if kill:
             os.kill(process((await leader(pair))[0]), signal.SIGKILL)
