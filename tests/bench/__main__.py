@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from tests.bench import containers, crowd, decide, ends, failover, flood, many, one, outage, rows
+from tests.bench import containers, crowd, decide, ends, failover, flood, many, one, outage, policy, rows
 from tests.bench.rig import Rig
 from tests.bench.table import Row, save, show
 from tests.cluster.audit_log import count
@@ -17,7 +17,7 @@ from tests.cluster.local.cluster import Cluster, up
 from tests.cluster.local.places import AUDIT_LOG, ROOT, LocalClusterError
 
 ROUNDS = 5
-PARTS = ("decide", "crowd", "thousand", "one", "burst", "ends", "flood", "failover", "containers", "outage")
+PARTS = ("decide", "crowd", "thousand", "one", "burst", "ends", "flood", "policy", "failover", "containers", "outage")
 """Those that measure memory first, for it is to be that of live grants, not of the history that the others leave."""
 
 
@@ -65,6 +65,12 @@ async def measure(cluster: Cluster, measured: list[Row], *, quick: bool, only: C
                 measured += rows.of_ends(number, [await ends.measure(rig, agents, round_) for round_ in range(rounds)])
         if "flood" in only:
             measured += rows.of_flood(*await flood.measure(rig, 1000 if quick else 10_000, 20 if quick else 200))
+        if "policy" in only:
+            measured += rows.of_policy(
+                await policy.changed(rig, 100 if quick else 1000),
+                await policy.denied(rig, 20 if quick else 500),
+                await policy.approved(rig, 20 if quick else 300),
+            )
         if "failover" in only:
             measured += rows.of_failover(
                 *await failover.measure(rig, 2 if quick else 10), await failover.lag(rig, 2 if quick else 20)

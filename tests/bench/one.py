@@ -42,7 +42,7 @@ async def measure(
             ready, dead = await _valetkey(rig, f"{prefix}-{index}", pod, token, secrets, gone)
             times["ready"].append(ready)
             times["dead"].append(dead)
-            ready, dead = await _bare(rig, f"bare-{prefix}-{index}", pod, token, secrets)
+            ready, dead = await bare(rig, f"bare-{prefix}-{index}", pod, token, secrets)
             times["bare ready"].append(ready)
             times["bare dead"].append(dead)
     return times
@@ -67,7 +67,8 @@ async def _valetkey(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher
     return (seen - sent) * 1000, (dead - ended) * 1000
 
 
-async def _bare(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher) -> tuple[float, float]:
+async def bare(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher) -> tuple[float, float]:
+    """Milliseconds from request to credential and from outcome to refusal of one chain of the bare client."""
     body = copied(request(name, pod, token))
     sent = time.perf_counter()
     credential, uids = await rig.bare.begin(name, body, grant(name, pod), pod)

@@ -7,6 +7,7 @@ from tests.bench.crowd import Crowd
 from tests.bench.ends import Ended
 from tests.bench.many import Thousand
 from tests.bench.outage import Outage
+from tests.bench.policy import Changed
 from tests.bench.table import Row, beside, p50, p99
 
 CALLS = 26
@@ -98,6 +99,38 @@ def of_flood(quiet: dict[str, list[float]], loud: dict[str, list[float]], sent: 
             samples={"valetkey": loud[key], "bare": loud[f"bare {key}"]},
         )
         for key, what in (("ready", "request → credential readable"), ("dead", "outcome → 403"))
+    ]
+
+
+def of_policy(changed: Changed, denied: dict[str, list[float]], approved: tuple[list[float], list[float]]) -> list[Row]:
+    """What people decide, and how soon it has come about."""
+    number = len(denied["dead"])
+    return [
+        Row(
+            figure=f"policy changed → {changed.number} live grants decided again, the end of the last begun; where all "
+            f"end, begun after {max(changed.every) / 1000:.1f} s (p50 {p50(changed.every) / 1000:.1f})",
+            valetkey=f"{changed.last / 1000:.2f} s",
+            goal="≤ 2 s",
+            met=changed.last <= 2000,
+            samples={"valetkey": [changed.last], "every": changed.every},
+        ),
+        Row(
+            figure=f"Deny sent → 403 with a live credential, p99 of {number}",
+            valetkey=f"{p99(denied['dead']):.0f} ms (p50 {p50(denied['dead']):.0f})",
+            bare=f"{p99(denied['bare dead']):.0f} ms (p50 {p50(denied['bare dead']):.0f})",
+            ratio=p99(denied["dead"]) / p99(denied["bare dead"]),
+            goal="≤ 1 s",
+            met=p99(denied["dead"]) <= 1000,
+            samples={"valetkey": denied["dead"], "bare": denied["bare dead"]},
+        ),
+        Row(
+            figure=f"Deny sent → a request that comes with it is over, p99 of {number}",
+            valetkey=f"{p99(denied['refused']):.0f} ms (p50 {p50(denied['refused']):.0f})",
+            goal="≤ 1 s",
+            met=p99(denied["refused"]) <= 1000,
+            samples={"valetkey": denied["refused"]},
+        ),
+        beside("approval → credential readable, beside a request that nobody is asked about", 50, *approved, 1.2),
     ]
 
 
