@@ -10,6 +10,8 @@ def main() -> None:
     """Runs the command that the arguments name."""
     if sys.argv[1:2] == ["operator"]:
         operator(sys.argv[2:])
+    elif sys.argv[1:2] == ["log-server"]:
+        log_server(sys.argv[2:])
     else:
         from valetkey.cli.app import app
 
@@ -44,6 +46,35 @@ def operator(arguments: list[str]) -> None:
     # The API server stores 10 000 levels of JSON; what cannot be read would stop its watch and hide what comes next.
     sys.setrecursionlimit(12_000)
     uvloop.run(run(settings, instance=os.environ["POD_NAME"], uid=os.environ["POD_UID"]))
+
+
+def log_server(arguments: list[str]) -> None:
+    """Serves the operator's log to auditors, with `--settings FILE`."""
+    import argparse
+    import asyncio
+
+    from valetkey.controller.output import configure
+    from valetkey.kube import session
+    from valetkey.kube.client import Client
+    from valetkey.kube.clock import Clock
+    from valetkey.serve import log
+    from valetkey.serve.reviews import Reviews
+    from valetkey.settings import Settings
+
+    parser = argparse.ArgumentParser(prog="valetkey log-server", description="Serve the log to be read.")
+    parser.add_argument("--settings", type=Path, required=True, help="the settings that the chart writes")
+    settings = Settings.model_validate_json(parser.parse_args(arguments).settings.read_bytes())
+    configure(settings.log_format)
+
+    async def run() -> None:
+        async with session.open_session(settings.account_directory) as opened:
+            client = Client(opened, session.server(), clock=Clock())
+            username = f"system:serviceaccount:{settings.namespace}:{settings.auditor}"
+            app = log.application(settings.log_directory, Reviews(client, username=username))
+            where = settings.log_server_host, settings.log_server_port
+            await log.serve(app, *where, settings.log_server_certificate)
+
+    asyncio.run(run())
 
 
 if __name__ == "__main__":

@@ -85,6 +85,14 @@ class Settings(Model):
     metrics_host: str = Field(
         default="", pattern=r"^[0-9A-Fa-f.:]*$", description="The address that they are served on; empty, all."
     )
+    log_server_port: int = Field(default=0, ge=0, le=65535, description="Where the log is served; 0, nowhere.")
+    log_server_host: str = Field(
+        default="", pattern=r"^[0-9A-Fa-f.:]*$", description="The address that it is served on; empty, all."
+    )
+    log_server_certificate: Path = Field(
+        default=Path("/etc/valetkey-log"), description="Where tls.crt and tls.key are that it is served with."
+    )
+    auditor: str = Field(default="valetkey-auditor", description="The account there whose tokens read the log.")
     run_directory: Path = Field(description="Where the files are that the kubelet's probes look at.")
     server: str | None = Field(
         default=None, description="The API server that agents reach, for the delivered kubeconfig."

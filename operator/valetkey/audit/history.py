@@ -39,8 +39,8 @@ class Broken:
     why: str
 
 
-def read(directory: Path) -> tuple[list[Record], list[Broken]]:
-    """Every record of every writer in order of time, and every break in a chain.
+def read(directory: Path, *, elsewhere: Set[str] = frozenset()) -> tuple[list[Record], list[Broken]]:
+    """Every record of every writer in order of time, and every break in a chain; files `elsewhere` are not missed.
 
     Raises FileNotFoundError where there is no such directory.
     """
@@ -57,7 +57,7 @@ def read(directory: Path) -> tuple[list[Record], list[Broken]]:
             else:
                 records.append(entry)
                 ended[path.name] = str(entry.get("hash", ""))
-    broken.extend(_cut(records, ended))
+    broken.extend(_cut(records, ended, elsewhere))
     return sorted(records, key=lambda record: str(record.get("at", ""))), broken
 
 
@@ -113,7 +113,7 @@ def _time(record: Record) -> datetime | None:
     return at if at.tzinfo is not None else None
 
 
-def _cut(records: Iterable[Record], ended: Mapping[str, str]) -> Iterator[Broken]:
+def _cut(records: Iterable[Record], ended: Mapping[str, str], elsewhere: Set[str]) -> Iterator[Broken]:
     """Files that lack their last records, or are not there at all, though a later file tells of them."""
     shortened = (record.get("files") for record in records if record.get("reason") == SHORTENED)
     dropped = {file for files in shortened if isinstance(files, list) for file in map(str, files)}
@@ -123,7 +123,7 @@ def _cut(records: Iterable[Record], ended: Mapping[str, str]) -> Iterator[Broken
         file = str(record.get("file"))
         if file in ended and ended[file] != record.get("last"):
             yield Broken(file, 0, "its last records are missing")
-        elif file not in ended and file not in dropped:
+        elif file not in ended and file not in dropped and file not in elsewhere:
             yield Broken(file, 0, "it is missing, and no record says that it was too old to be kept")
 
 

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from valetkey.audit import history
+from valetkey.cli import remote
 from valetkey.cli.kubectl import Output
 from valetkey.cli.tables import show
-
-DIRECTORY = Path("/var/log/valetkey")
 
 
 def log(
     task: Annotated[str | None, typer.Option(help="The task's id.")] = None,
     request: Annotated[str | None, typer.Option(help="The request: namespace/name, or its uid.")] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="Where the log is.")] = DIRECTORY,
+    directory: remote.Directory = None,
+    url: remote.Url = None,
+    authority: remote.Authority = None,
+    namespace: remote.Namespace = "valetkey-system",
+    since: remote.Since = remote.WEEK,
     output: Annotated[Output, typer.Option("-o", "--output", help="table or json.")] = Output.TABLE,
 ) -> None:
-    """Show what was asked, decided, issued and taken away, and why."""
+    """Show what was asked, decided, issued and taken away, and why.
+
+    Read in the operator's pod, in a directory, or from where the operator serves it: that takes the right to make a
+    token of its account valetkey-auditor, and the files come here for as long as the command runs.
+    """
     if task is None and request is None:
         raise typer.BadParameter("name a task with --task or a request with --request")
-    try:
-        records, broken = history.read(directory)
-    except OSError as error:
-        typer.echo(f"valetkey: {error}; name the log's directory with --dir", err=True)
-        raise typer.Exit(2) from error
+    with remote.found(directory, url, authority, namespace, since) as log:
+        try:
+            records, broken = history.read(log.directory, elsewhere=log.elsewhere)
+        except OSError as error:
+            typer.echo(f"valetkey: {error}; name the log's directory with --dir", err=True)
+            raise typer.Exit(2) from error
     found = history.select(records, task=task, request=request)
     if output is Output.JSON:
         for record in found:

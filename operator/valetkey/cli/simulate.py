@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from valetkey.audit import history
+from valetkey.cli import remote
 from valetkey.cli.cases import load_policies
 from valetkey.cli.cluster import policies as of_cluster
 from valetkey.cli.kubectl import Output, stop
-from valetkey.cli.log import DIRECTORY
 from valetkey.cli.tables import show
 from valetkey.policy.compile import Policies
 from valetkey.policy.replay import replay
@@ -23,7 +23,11 @@ def simulate(
     file: Annotated[
         Path, typer.Option("-f", "--filename", help="AgentPolicies, in YAML; one of a known name replaces it.")
     ],
-    directory: Annotated[Path, typer.Option("--dir", help="Where the log is.")] = DIRECTORY,
+    directory: remote.Directory = None,
+    url: remote.Url = None,
+    authority: remote.Authority = None,
+    namespace: remote.Namespace = "valetkey-system",
+    since: remote.Since = remote.WEEK,
     beside: Annotated[
         Path | None,
         typer.Option("--policies", help="A directory of AgentPolicies that are there; else, the cluster's."),
@@ -39,10 +43,11 @@ def simulate(
     there = load_policies(beside) if beside is not None else of_cluster()
     names = {one.policy.metadata.name for one in changed.all} | set(without or ())
     after = Policies.of([*(one for one in there.all if one.policy.metadata.name not in names), *changed.all])
-    try:
-        records, _ = history.read(directory)
-    except OSError as error:
-        raise stop(f"{error}; name the log's directory with --dir", 2) from error
+    with remote.found(directory, url, authority, namespace, since) as log:
+        try:
+            records, _ = history.read(log.directory, elsewhere=log.elsewhere)
+        except OSError as error:
+            raise stop(f"{error}; name the log's directory with --dir", 2) from error
     replayed = list(replay(records, there, after))
     told = [one for one in replayed if one is not None and one.differs]
     if output is Output.JSON:

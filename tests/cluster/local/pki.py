@@ -28,9 +28,9 @@ def make() -> None:
         draft = STATE / "pki.draft"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True, mode=0o700)
-        _authority(draft)
+        authority(draft)
         for name, subject in {"apiserver": "/CN=kube-apiserver", **_CLIENTS}.items():
-            _certificate(draft, name, subject)
+            certificate(draft, name, subject)
         draft.rename(PKI)
     for name in _CLIENTS:
         path, content = kubeconfig(name), _kubeconfig(name)
@@ -49,7 +49,8 @@ def kubeconfig(name: str) -> Path:
     return ADMIN.with_name(f"{name}.kubeconfig")
 
 
-def _authority(folder: Path) -> None:
+def authority(folder: Path) -> None:
+    """Makes a CA in a folder."""
     _key(folder, "ca")
     _openssl(
         folder, "req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=valetkey-local", "-days", _DAYS,
@@ -60,7 +61,8 @@ def _authority(folder: Path) -> None:
     (folder / "names").write_text(f"subjectAltName={_NAMES}")
 
 
-def _certificate(folder: Path, name: str, subject: str) -> None:
+def certificate(folder: Path, name: str, subject: str) -> None:
+    """Makes a key, and a certificate of the folder's CA for this machine."""
     _key(folder, name)
     _openssl(folder, "req", "-new", "-key", f"{name}.key", "-subj", subject, "-out", f"{name}.csr")
     _openssl(

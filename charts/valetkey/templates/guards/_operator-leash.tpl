@@ -12,8 +12,9 @@ matchConstraints:
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [UPDATE], resources: [taskgrants/status, accessrequests/status, agentpolicies/status]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [DELETE], resources: [accessrequests]}
   - {apiGroups: ["", events.k8s.io], apiVersions: ["*"], operations: [CREATE], resources: [events]}
-  # A question, which nothing keeps.
+  # Questions, which nothing keeps.
   - {apiGroups: [authorization.k8s.io], apiVersions: ["*"], operations: [CREATE], resources: [subjectaccessreviews]}
+  - {apiGroups: [authentication.k8s.io], apiVersions: ["*"], operations: [CREATE], resources: [tokenreviews]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [leaders], resourceNames: [{{ .Values.account }}]}
   - {apiGroups: [valetkey.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [ledgers]}
   - {{ include "valetkey.accounts" . }}
