@@ -228,3 +228,48 @@ async def test_the_api_server_puts_revocation_what_else_the_operator_does_and_wh
 def test_priority_and_fairness_can_be_left_as_it_is(helm: Helm) -> None:
     objects = render(helm, {"priorityAndFairness": {"enabled": False}})
     assert not of_kind(objects, "FlowSchema", "PriorityLevelConfiguration")
+
+
+def test_the_log_is_served_only_where_a_certificate_is_named_and_each_replica_has_its_own(helm: Helm) -> None:
+    assert len(pod(helm)["containers"]) == 1
+    assert one(helm, "Service") is None
+    assert "tokenreviews" not in json.dumps(of_kind(render(helm), "ClusterRole"))
+    values: Json = {"replicas": 2, "log": {"server": {"tlsSecret": "log-tls", "port": 9443}}}
+    objects = render(helm, {"hostNetwork": False, **values})
+    services = of_kind(objects, "Service")
+    assert {
+        name: body["spec"]["selector"]["statefulset.kubernetes.io/pod-name"] for name, body in services.items()
+    } == {"valetkey-log-0": "valetkey-0", "valetkey-log-1": "valetkey-1"}
+    role = of_kind(objects, "ClusterRole")["valetkey-auditor"]
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["serviceaccounts/token"],
+            "resourceNames": ["valetkey-auditor"],
+            "verbs": ["create"],
+        },
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list"]},
+        {
+            "apiGroups": [""],
+            "resources": ["services/proxy"],
+            "resourceNames": ["https:valetkey-log-0:log", "https:valetkey-log-1:log"],
+            "verbs": ["get"],
+        },
+    ]
+    bound = [o for o in objects if o["kind"].endswith("Binding") and o["roleRef"]["name"] == "valetkey-auditor"]
+    assert bound == [], "whoever installs decides who audits"
+
+
+def test_what_serves_the_log_can_write_nothing_there_and_is_let_in_on_its_port_alone(helm: Helm) -> None:
+    values: Json = {"log": {"server": {"tlsSecret": "log-tls", "port": 9443}}}
+    operator, server = pod(helm, **values)["containers"]
+    mounted = {mount["name"]: mount.get("readOnly", False) for mount in server["volumeMounts"]}
+    assert mounted == {"settings": True, "token": True, "log": True, "certificate": True}
+    assert server["securityContext"] == operator["securityContext"]
+    assert server["ports"] == [{"name": "log", "containerPort": 9443}]
+    assert server["resources"]["limits"]
+    policy = one(helm, "NetworkPolicy", **values)
+    assert policy is not None
+    assert {"ports": [{"protocol": "TCP", "port": 9443}]} in policy["spec"]["ingress"]
+    config = of_kind(render(helm, {"hostNetwork": True, **values}), "ConfigMap")["valetkey"]
+    assert json.loads(config["data"]["settings.json"])["logServerHost"] == "127.0.0.1"
