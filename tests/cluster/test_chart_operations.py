@@ -256,7 +256,7 @@ def test_the_log_is_served_only_where_a_certificate_is_named_and_each_replica_ha
             "verbs": ["get"],
         },
     ]
-    bound = [o for o in objects if o["kind"].endswith("Binding") and o["roleRef"]["name"] == "valetkey-auditor"]
+    bound = [o for o in objects if o.get("roleRef", {}).get("name") == "valetkey-auditor"]
     assert bound == [], "whoever installs decides who audits"
 
 
