@@ -1,4 +1,4 @@
-"""Composition roots: `valetkey operator` runs the operator, everything else is a command for people."""
+"""Composition roots: `valetkey operator` and `valetkey log-server` serve, everything else is a command for people."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def log_server(arguments: list[str]) -> None:
     from valetkey.kube.client import Client
     from valetkey.kube.clock import Clock
     from valetkey.serve import log
-    from valetkey.serve.reviews import Reviews
+    from valetkey.serve.reviews import AUDITOR, Reviews
     from valetkey.settings import Settings
 
     parser = argparse.ArgumentParser(prog="valetkey log-server", description="Serve the log to be read.")
@@ -69,10 +69,10 @@ def log_server(arguments: list[str]) -> None:
     async def run() -> None:
         async with session.open_session(settings.account_directory) as opened:
             client = Client(opened, session.server(), clock=Clock())
-            username = f"system:serviceaccount:{settings.namespace}:{settings.auditor}"
-            app = log.application(settings.log_directory, Reviews(client, username=username))
+            username = f"system:serviceaccount:{settings.namespace}:{AUDITOR}"
+            files = log.LogFiles(settings.log_directory, Reviews(client, username=username))
             where = settings.log_server_host, settings.log_server_port
-            await log.serve(app, *where, settings.log_server_certificate)
+            await log.serve(files, *where, Path("/etc/valetkey-log"))
 
     asyncio.run(run())
 

@@ -89,10 +89,6 @@ class Settings(Model):
     log_server_host: str = Field(
         default="", pattern=r"^[0-9A-Fa-f.:]*$", description="The address that it is served on; empty, all."
     )
-    log_server_certificate: Path = Field(
-        default=Path("/etc/valetkey-log"), description="Where tls.crt and tls.key are that it is served with."
-    )
-    auditor: str = Field(default="valetkey-auditor", description="The account there whose tokens read the log.")
     run_directory: Path = Field(description="Where the files are that the kubelet's probes look at.")
     server: str | None = Field(
         default=None, description="The API server that agents reach, for the delivered kubeconfig."

@@ -34,7 +34,9 @@ def measure() -> Row:
     """One row: milliseconds of one decision, in process."""
     others = [_other(place) for place in range(POLICIES - CANDIDATES)]
     last = CANDIDATES - 1
-    candidates = [given.policy(f"b-{place:03}", validations=_rules(0 if place == last else 23)) for place in range(20)]
+    candidates = [
+        given.policy(f"b-{place:03}", validations=_rules(0 if place == last else 23)) for place in range(CANDIDATES)
+    ]
     policies = Policies.of(given.usable(one) for one in (*others, *candidates))
     request, facts = given.request(), given.facts()
     asked = [compile_expression(rule["expression"]) for rule in _rules(0)] * CANDIDATES
@@ -47,7 +49,7 @@ def measure() -> Row:
         assert isinstance(decision, Approved)
         assert decision.policy.name == candidates[-1].metadata.name
         began = time.perf_counter()
-        values = Values(variables(request, facts))
+        values = Values.of(variables(request, facts))
         for expression in asked:
             expression.is_true(values)
         bare.append((time.perf_counter() - began) * 1000)

@@ -12,7 +12,7 @@ from valetkey.controller.cache import Cache
 from valetkey.controller.decisions import Decisions
 from valetkey.controller.endings import Endings
 from valetkey.controller.intake import Intake
-from valetkey.controller.ledger import Ledger
+from valetkey.controller.ledgers import Ledgers
 from valetkey.controller.metrics import Metrics
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
@@ -63,10 +63,8 @@ class Process:
         )
         self.intake = Intake(self.cache, lambda _: None)
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
-        self.ledger = Ledger(world, namespace="valetkey-system", clock=lambda: world.now)
-        views = Views(
-            self.cache, self.surroundings, self.ledger, cluster="", limit_active=20, limit_requests=limit_requests
-        )
+        ledgers = Ledgers(world, namespace="valetkey-system", clock=lambda: world.now)
+        views = Views(self.cache, self.surroundings, cluster="", limit_active=20, limit_requests=limit_requests)
         issuer = KubernetesIssuer(
             world,
             namespace="valetkey-grants",
@@ -90,7 +88,7 @@ class Process:
             queue=self.queue,
             views=views,
             backends=backends,
-            decisions=Decisions(backends, self.surroundings, views, self.ledger),
+            decisions=Decisions(backends, self.surroundings, views, ledgers),
             beginnings=Beginnings(backends, self.surroundings, views),
             endings=Endings(backends),
             times=TIMES,
@@ -130,9 +128,9 @@ class Process:
             await self.worker.run(key)
 
 
-def a_world() -> World:
+def a_world(world: World | None = None) -> World:
     """The guard, the namespace and a policy that allows the request below, a minute old."""
-    world = World()
+    world = world or World()
     world.add("ValidatingAdmissionPolicy", {**GUARD})
     world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
     world.add("AgentPolicy", policy(15))

@@ -140,10 +140,17 @@ def _chain(path: Path) -> Iterator[Record | Broken]:
                 continue
             if record.get("prev") != expected:
                 yield Broken(path.name, number, "records before it are missing or were changed")
-            if record.get("hash") != digest(record):
+            if not _holds(record):
                 yield Broken(path.name, number, "it was changed")
             expected = str(record.get("hash", ""))
             yield record
+
+
+def _holds(record: Record) -> bool:
+    try:
+        return record.get("hash") == digest(record)
+    except TypeError:  # nested more deeply than any writer of ours nests
+        return False
 
 
 def _record(line: bytes) -> Record | None:

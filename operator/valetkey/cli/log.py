@@ -45,10 +45,13 @@ def log(
     for place in broken:
         where = f" line {place.line}" if place.line else ""
         typer.echo(f"valetkey: {place.file}{where}: the chain does not hold: {place.why}", err=True)
-    if broken:
-        raise typer.Exit(1)
+    for whose in log.missing:
+        typer.echo(f"valetkey: a part of the log is missing here: {whose}", err=True)
+    if log.elsewhere and not found:
+        typer.echo(f"valetkey: {len(log.elsewhere)} older files were not fetched; --since 2160h fetches them", err=True)
     if not found:
         typer.echo("valetkey: no record of it", err=True)
+    if broken or log.missing or not found:
         raise typer.Exit(1)
 
 

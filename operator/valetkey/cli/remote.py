@@ -1,9 +1,14 @@
-"""The log of an installation: every replica's files, fetched with the caller's own rights."""
+"""The log of an installation: every replica's files, fetched with the caller's own rights.
+
+Whoever serves them is believed nothing: chains are checked here, no redirect is followed, and no more is written down
+than was announced.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import subprocess
 import tempfile
@@ -17,15 +22,22 @@ from typing import Annotated, Final
 
 import aiohttp
 import typer
+from pydantic import Field, TypeAdapter, ValidationError
 
 from valetkey.cli.kubectl import Json, kubectl, stop
-from valetkey.kinds.base import format_duration, parse_duration
+from valetkey.cli.tables import printable
+from valetkey.kinds.base import Model, format_duration, parse_duration
+from valetkey.serve.reviews import AUDIENCE, AUDITOR, HEADER
 
-AUDITOR: Final = "valetkey-auditor"
+WEEK: Final = "168h"
 _IN_THE_POD: Final = Path("/var/log/valetkey")
-_TOKEN: Final = "Valetkey-Token"  # noqa: S105 - a header's name; a proxy of the API server passes it on
 _LIVES: Final = timedelta(minutes=10)
 """Of the token that is minted for reading: the shortest that there is."""
+_A_FILES: Final = timedelta(hours=25)
+"""How long a file is written to: it is of one day and one start, which its name tells."""
+_LIST: Final = 4 << 20
+"""Bytes of a list of files that are read."""
+_TRIES: Final = 5
 _PATIENCE: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_read=60)
 
 Directory = Annotated[Path | None, typer.Option("--dir", help="A directory that holds the log.")]
@@ -36,7 +48,6 @@ Url = Annotated[
 Authority = Annotated[Path | None, typer.Option("--log-ca", help="The CA of --log-url, PEM; left out: the system's.")]
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="The operator's namespace.")]
 Since = Annotated[str, typer.Option(help="Fetch files with records of so long ago or less, such as 24h.")]
-WEEK: Final = "168h"
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,17 @@ class Fetched:
     directory: Path
     elsewhere: frozenset[str] = field(default_factory=frozenset)
     """Files that were left where they are, for they are older."""
+    missing: tuple[str, ...] = ()
+    """Who serves a part of it and could not be read, and why."""
+
+
+class _File(Model):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,250}\.jsonl$")
+    bytes: int = Field(ge=0)
+
+
+_FILES: Final = TypeAdapter(list[_File])
+_BEGUN = re.compile(r"-(\d{8}T\d{12})\.jsonl$")
 
 
 @contextmanager
@@ -53,34 +75,28 @@ def found(
     directory: Path | None, urls: list[str] | None, authority: Path | None, namespace: str, since: str
 ) -> Iterator[Fetched]:
     """The log where it was named; in the operator's pod, its own; anywhere else, what the installation serves."""
+    if directory is not None and urls:
+        raise typer.BadParameter("--dir and --log-url are two places: name one of them")
+    if authority is not None and not urls:
+        raise typer.BadParameter("--log-ca belongs to --log-url")
     if directory is not None or (not urls and _IN_THE_POD.is_dir()):
         yield Fetched(directory or _IN_THE_POD)
         return
     try:
         earliest = datetime.now(UTC) - parse_duration(since)
-    except ValueError as error:
-        raise typer.BadParameter(f"--since {since}: {error}") from None
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"--since {since}: write it as 24h or 168h") from None
     with tempfile.TemporaryDirectory(prefix="valetkey-log-") as there:
-        try:
-            elsewhere = asyncio.run(_fetch(Path(there), urls or [], authority, namespace, earliest))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise stop(f"the log could not be fetched: {type(error).__name__}: {error}", 2) from error
-        yield Fetched(Path(there), elsewhere)
+        yield asyncio.run(_fetch(Path(there), urls or [], authority, namespace, earliest))
 
 
-async def _fetch(
-    to: Path, urls: list[str], authority: Path | None, namespace: str, earliest: datetime
-) -> frozenset[str]:
+async def _fetch(to: Path, urls: list[str], authority: Path | None, namespace: str, earliest: datetime) -> Fetched:
     if any(not url.startswith("https://") for url in urls):
         raise typer.BadParameter("--log-url begins with https://, for a token is sent there")
-    named = ("--audience", "valetkey-log", "--duration", format_duration(_LIVES))
-    minted = kubectl("create", "token", AUDITOR, "-n", namespace, *named)
-    headers = {_TOKEN: minted.strip()}
     if urls:
-        context = ssl.create_default_context(cafile=None if authority is None else str(authority))
-        verified = aiohttp.TCPConnector(ssl=context)
-        async with aiohttp.ClientSession(connector=verified, headers=headers, timeout=_PATIENCE) as session:
-            return await _fetch_each(session, [url.rstrip("/") for url in urls], to, earliest)
+        context = _trusting(authority)
+        async with _session(aiohttp.TCPConnector(ssl=context), _minted(namespace)) as session:
+            return await fetch_each(session, [url.rstrip("/") for url in urls], to, earliest)
     services = json.loads(kubectl("get", "services", "-n", namespace, "-l", "valetkey.dev/log=true", "-o", "json"))
     if not services["items"]:
         raise stop(
@@ -88,53 +104,108 @@ async def _fetch(
             "(the chart's log.server.tlsSecret), or give its directory with --dir",
             2,
         )
-    with _proxy() as socket:
-        private = aiohttp.UnixConnector(path=str(socket))
-        async with aiohttp.ClientSession(connector=private, headers=headers, timeout=_PATIENCE) as session:
-            return await _fetch_each(session, [_proxied(service) for service in services["items"]], to, earliest)
+    headers = _minted(namespace)
+    with proxy() as socket:
+        async with _session(aiohttp.UnixConnector(path=str(socket)), headers) as session:
+            return await fetch_each(session, [proxied(service) for service in services["items"]], to, earliest)
 
 
-def _proxied(service: Json) -> str:
+def _trusting(authority: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=None if authority is None else str(authority))
+    except (OSError, ssl.SSLError):
+        raise typer.BadParameter(f"--log-ca {authority}: not a file of certificates in PEM") from None
+
+
+def _minted(namespace: str) -> dict[str, str]:
+    """The header with a token that was made for this reading."""
+    named = ("--audience", AUDIENCE, "--duration", format_duration(_LIVES))
+    return {HEADER: kubectl("create", "token", AUDITOR, "-n", namespace, *named).strip()}
+
+
+def _session(connector: aiohttp.BaseConnector, headers: dict[str, str]) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers=headers | {"Accept-Encoding": "identity"},
+        timeout=_PATIENCE,
+        auto_decompress=False,
+    )
+
+
+def proxied(service: Json) -> str:
+    """A service as the API server is a proxy for it; kubectl's own proxy takes no host but this."""
     metadata = service["metadata"]
-    return f"http://kubectl/api/v1/namespaces/{metadata['namespace']}/services/https:{metadata['name']}:log/proxy"
+    return f"http://localhost/api/v1/namespaces/{metadata['namespace']}/services/https:{metadata['name']}:log/proxy"
 
 
-async def _fetch_each(session: aiohttp.ClientSession, urls: list[str], to: Path, earliest: datetime) -> frozenset[str]:
+async def fetch_each(session: aiohttp.ClientSession, urls: list[str], to: Path, earliest: datetime) -> Fetched:
+    """Every file of everyone that may have records since then; whoever cannot be read is named, and the others are."""
     elsewhere: set[str] = set()
+    missing = []
     for url in urls:
-        for file in await _listed(session, url):
-            name = str(file["name"])
-            if Path(name).name != name or not name.endswith(".jsonl"):
-                raise ValueError(f"{url} names a file {name!r}, which is none of a log")
-            if datetime.fromisoformat(str(file["modified"])) < earliest:
-                elsewhere.add(name)
-                continue
-            typer.echo(f"valetkey: reading {name}, {int(file['bytes']) >> 10} KiB", err=True)
-            await _download(session, f"{url}/files/{name}", to / name)
-    return frozenset(elsewhere)
+        try:
+            for file in await _listed(session, url):
+                if (to / file.name).exists():
+                    typer.echo(f"valetkey: {file.name} is served twice; it was read once", err=True)
+                elif _ended_before(file.name, earliest):
+                    elsewhere.add(file.name)
+                else:
+                    typer.echo(f"valetkey: reading {file.name}, {file.bytes >> 10} KiB", err=True)
+                    await _download(session, f"{url}/files/{file.name}", to / file.name, file.bytes)
+        except (aiohttp.ClientError, TimeoutError, OSError, _AnswerError) as error:
+            missing.append(f"{printable(url)}: {printable(str(error) or type(error).__name__)}")
+    return Fetched(to, frozenset(elsewhere), tuple(missing))
 
 
-async def _listed(session: aiohttp.ClientSession, url: str) -> list[Json]:
-    async with session.get(f"{url}/files") as answer:
-        await _demand(answer)
-        return list(await answer.json())
+def _ended_before(name: str, earliest: datetime) -> bool:
+    """By its name, and not by what whoever serves it says of its age."""
+    begun = _BEGUN.search(name)
+    if begun is None:
+        return False
+    try:
+        return datetime.strptime(begun[1], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC) + _A_FILES < earliest
+    except ValueError:
+        return False
 
 
-async def _download(session: aiohttp.ClientSession, url: str, to: Path) -> None:
-    async with session.get(url) as answer:
-        await _demand(answer)
+class _AnswerError(Exception):
+    """What came is no answer of a log."""
+
+
+async def _listed(session: aiohttp.ClientSession, url: str) -> list[_File]:
+    async with await _get(session, f"{url}/files") as answer:
+        body = await answer.content.read(_LIST)
+        while len(body) < _LIST and (more := await answer.content.read(_LIST - len(body))):
+            body += more
+    try:
+        return _FILES.validate_json(body)
+    except ValidationError:
+        raise _AnswerError("what it answers is no list of a log's files") from None
+
+
+async def _download(session: aiohttp.ClientSession, url: str, to: Path, left: int) -> None:
+    async with await _get(session, url) as answer:
         with to.open("wb") as file:
-            async for part in answer.content.iter_chunked(1 << 16):
+            while left > 0 and (part := await answer.content.read(min(left, 1 << 16))):
                 file.write(part)
+                left -= len(part)
 
 
-async def _demand(answer: aiohttp.ClientResponse) -> None:
-    if answer.status != 200:
-        raise stop(f"{answer.url.host} answered {answer.status}: {(await answer.text())[:500]}", 2)
+async def _get(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse:
+    for tries_left in reversed(range(_TRIES)):
+        answer = await session.get(url, allow_redirects=False)
+        if answer.status == 200:
+            return answer
+        text = (await answer.content.read(500)).decode(errors="replace")
+        answer.release()
+        if answer.status not in (429, 503) or not tries_left:
+            raise _AnswerError(f"{answer.status} {text}")
+        await asyncio.sleep(1)
+    raise AssertionError("the last try returns or raises")
 
 
 @contextmanager
-def _proxy() -> Iterator[Path]:
+def proxy() -> Iterator[Path]:
     """A proxy of kubectl's on a socket that nobody else can open; it brings the caller's kubeconfig along."""
     with tempfile.TemporaryDirectory(prefix="valetkey-") as private:
         socket = Path(private) / "kubectl"

@@ -16,7 +16,7 @@ from valetkey.cli.cluster import policies as of_cluster
 from valetkey.cli.kubectl import Output, stop
 from valetkey.cli.tables import show
 from valetkey.policy.compile import Policies
-from valetkey.policy.replay import replay
+from valetkey.policy.replay import Replayed, replay
 
 
 def simulate(
@@ -50,11 +50,19 @@ def simulate(
             raise stop(f"{error}; name the log's directory with --dir", 2) from error
     replayed = list(replay(records, there, after))
     told = [one for one in replayed if one is not None and one.differs]
+    for whose in log.missing:
+        typer.echo(f"valetkey: a part of the log is missing here: {whose}", err=True)
     if output is Output.JSON:
-        return typer.echo(json.dumps([asdict(one) for one in told]))
+        typer.echo(json.dumps([asdict(one) for one in told]))
+    else:
+        _table(told, replayed)
+    if log.missing:
+        raise typer.Exit(2)
+
+
+def _table(told: list[Replayed], replayed: list[Replayed | None]) -> None:
     if told:
         rows = [(f"{one.at[:19]}Z", one.request, one.before, one.after, one.message) for one in told]
         show(("TIME", "REQUEST", "BY POLICIES AS THEY ARE", "AS THEY WOULD BE", "WHY"), rows, whole=("TIME",))
     unread = replayed.count(None)
     typer.echo(f"{len(told)} of {len(replayed)} decisions differ" + (f", {unread} could not be read" if unread else ""))
-    return None

@@ -14,7 +14,7 @@ from valetkey.controller import status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about
 from valetkey.controller.grant import ends
-from valetkey.controller.ledger import Ledger
+from valetkey.controller.ledgers import Ledgers
 from valetkey.controller.pace import Agent
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Decide, Progress, learnt
@@ -28,6 +28,7 @@ from valetkey.policy.facts import Facts
 from valetkey.policy.rehearsal import Rehearsal
 from valetkey.reasons import Reason
 
+SLOW: Final = timedelta(seconds=1)
 AT_ONCE: Final = timedelta(milliseconds=50)
 _REST_OF_A_GRANT: Final = 4
 """KiB of the log that follow a decision until all is over."""
@@ -39,8 +40,8 @@ _Told = tuple[Reason, str | None, str]
 class Decisions:
     """Decides requests whose identity was verified."""
 
-    def __init__(self, backends: Backends, surroundings: Surroundings, views: Views, ledger: Ledger) -> None:
-        self._backends, self._surroundings, self._views, self._ledger = backends, surroundings, views, ledger
+    def __init__(self, backends: Backends, surroundings: Surroundings, views: Views, ledgers: Ledgers) -> None:
+        self._backends, self._surroundings, self._views, self._ledgers = backends, surroundings, views, ledgers
         self._approvals = Approvals(backends)
 
     async def decide(self, step: Decide, progress: Progress) -> Progress:
@@ -50,16 +51,23 @@ class Decisions:
         self._refuse_more_than_a_days_log(request)
         key = Key.of(request.metadata)
         approvals = await self._approvals.heard(request)
-        if self._surroundings.policies.paced:
-            await self._ledger.read()
+        policies = self._surroundings.policies.of_namespace(key.namespace)
+        # The last thing that is waited for: whoever is granted from here on counts for whoever comes next.
+        opened = await self._ledgers.opened(request, policies) if policies.paced else {}
         now = self._backends.clock()
-        decision, facts, rehearsed = self._views.decide(key, request, step.identity, now, approvals)
+        decision, facts, rehearsed = self._views.decide(
+            key, request, step.identity, now, approvals=approvals, opened=opened
+        )
         if not isinstance(decision, Waiting):  # what waits for people takes no Secret yet
             self._refuse_taken_secret(key, secret)
         if isinstance(decision, Approved):
             self._views.hold(key, decision, step.identity, secret)
-            if decision.paced:
-                await self._ledger.enter(request, decision.policy.name, now)
+            if decision.remembers:
+                await self._ledgers.enter(request, decision.policy.name, now, remembers=decision.remembers)
+                if self._backends.clock() - now > SLOW:
+                    # Its time is that of the decision: a grant that is opened much later might be too near the next.
+                    message = "how often was granted took long to be written down; it is decided again"
+                    raise NotReadyError(Reason.POLICIES_NOT_READY, message, after=AT_ONCE)
         self._backends.metrics.decided(decision)
         decision_id = secrets.token_hex(8)
         told = _told(request, decision)

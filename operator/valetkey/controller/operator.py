@@ -23,7 +23,7 @@ from valetkey.controller.decisions import Decisions
 from valetkey.controller.endings import Endings
 from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
-from valetkey.controller.ledger import Ledger
+from valetkey.controller.ledgers import Ledgers
 from valetkey.controller.metrics import Metrics, Now
 from valetkey.controller.notices import Notices
 from valetkey.controller.pace import daily
@@ -105,11 +105,10 @@ class Operator:
                 clock=clock,
             )
         )
-        ledger = Ledger(api, namespace=settings.namespace, clock=clock)
+        ledgers = Ledgers(api, namespace=settings.namespace, clock=clock)
         views = Views(
             self._cache,
             self._surroundings,
-            ledger,
             cluster=settings.cluster,
             limit_active=settings.limits_active,
             limit_requests=settings.limits_requests,
@@ -144,7 +143,7 @@ class Operator:
             queue=self._queue,
             views=views,
             backends=backends,
-            decisions=Decisions(backends, self._surroundings, views, ledger),
+            decisions=Decisions(backends, self._surroundings, views, ledgers),
             beginnings=Beginnings(backends, self._surroundings, views),
             endings=Endings(backends),
             times=Times(

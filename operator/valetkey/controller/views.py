@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from valetkey.controller.approvals import statement
 from valetkey.controller.cache import Cache
-from valetkey.controller.ledger import Ledger
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Progress, View
 from valetkey.controller.surroundings import Surroundings
@@ -43,7 +43,6 @@ class Views:
         self,
         cache: Cache,
         surroundings: Surroundings,
-        ledger: Ledger,
         *,
         cluster: str,
         limit_active: int,
@@ -51,7 +50,6 @@ class Views:
     ) -> None:
         self._cache = cache
         self._surroundings = surroundings
-        self._ledger = ledger
         self._cluster = cluster
         self._limit_active, self._limit_requests = limit_active, limit_requests
         self._opening: dict[Key, _Opening] = {}
@@ -96,12 +94,18 @@ class Views:
         return tuple(pod.name for pod in self._cache.pods.mounting(namespace, secret) if pod.uid != pod_uid)
 
     def decide(
-        self, key: Key, request: AccessRequest, identity: Identity, now: datetime, approvals: tuple[Statement, ...]
+        self,
+        key: Key,
+        request: AccessRequest,
+        identity: Identity,
+        now: datetime,
+        *,
+        approvals: tuple[Statement, ...],
+        opened: Mapping[str, tuple[datetime, ...]],
     ) -> tuple[Decision, Facts, tuple[Rehearsal, ...]]:
-        """Asks policy about a new request, with what people have said on it."""
-        facts = self._facts(request, identity, now, approvals, active=self._active(key, identity), live=False)
-        if self._surroundings.policies.paced:
-            facts = replace(facts, opened=self._ledger.opened(request))
+        """Asks policy about a new request, with what people have said on it and what was granted lately."""
+        active = self._active(key, identity)
+        facts = self._facts(request, identity, now, approvals, active=active, opened=opened, live=False)
         if not self._surroundings.policies_fresh(now):
             return _STALE, facts, ()
         policies = self._surroundings.policies
@@ -165,7 +169,8 @@ class Views:
             statement(one, allowed=one.spec.verdict == "Approve" or progress.denials.get(one.metadata.uid, False))
             for one in self._cache.approvals.about(Key.of(request.metadata), request.metadata.uid)
         )
-        verdict = decide(request.spec, policies, self._facts(request, identity, now, approvals, active={}, live=True))
+        facts = self._facts(request, identity, now, approvals, active={}, opened={}, live=True)
+        verdict = decide(request.spec, policies, facts)
         order = grant.spec.order
         if isinstance(verdict, Approved) and order.pod_templates and not verdict.pod_templates:
             message = "it no longer accepts the risk PodTemplates, which this grant was given"
@@ -183,7 +188,8 @@ class Views:
         now: datetime,
         approvals: tuple[Statement, ...],
         *,
-        active: dict[str, int],
+        active: Mapping[str, int],
+        opened: Mapping[str, tuple[datetime, ...]],
         live: bool,
     ) -> Facts:
         scopes = request.spec.access.kubernetes.scopes if request.spec.access.kubernetes else ()
@@ -200,6 +206,7 @@ class Views:
             cluster_roles={name: rules for name, rules in self._surroundings.cluster_roles.items() if name in roles},
             approvals=approvals,
             active=active,
+            opened=opened,
             limit_active=self._limit_active,
             live=live,
             now=now,

@@ -171,9 +171,9 @@ class Limits(Model):
     )
 
     @property
-    def paced(self) -> bool:
-        """Whether they say how often, so that what was granted lately has to be known."""
-        return self.per_hour is not None or self.cooldown is not None
+    def remembers(self) -> int:
+        """How many of an account's latest grants have to be known; 0 where nothing says how often."""
+        return self.per_hour or (0 if self.cooldown is None else 1)
 
 
 class PolicySpec(Model):
@@ -187,6 +187,7 @@ class PolicySpec(Model):
             "self.effect == 'Allow' || !has(self.approval)",
             "approval belongs to an Allow; a Deny may read approvals in its validations",
         ),
+        ("self.effect == 'Allow' || !has(self.limits)", "limits belong to an Allow; a Deny grants nothing to count"),
     )
 
     effect: Literal["Allow", "Deny"] = Field(

@@ -11,8 +11,8 @@ from valetkey.kinds.base import Metadata, Model, Name, Time, Uid
 
 REMEMBERS: Final = timedelta(hours=1)
 """For how long a grant is remembered; no policy looks back further."""
-MOST_OPENED: Final = 4096
-"""Grants in one ledger: some 700 KB, half of what etcd takes."""
+MOST_OPENED: Final = 2048
+"""Grants in one ledger: with the longest names there are they take as much as etcd stores of one object."""
 
 
 class Opened(Model):

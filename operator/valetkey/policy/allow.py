@@ -111,7 +111,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
             return refused(Stage.VALIDATIONS, partial(denial, Reason.VALIDATION_FAILED, rule.validation.message))
     full = limits.reached(name, spec, facts)
     if full is not None:
-        return refused(Stage.LIMITS, lambda: full)
+        return refused(Stage.LIMITS, lambda: full)  # worded already: it is seldom reached
     given: tuple[ApprovalReference, ...] = ()
     wait: timedelta | None = None
     if spec.approval is not None and not facts.live:
@@ -132,7 +132,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         spec.until,
         pod_templates=Risk.POD_TEMPLATES in fitting.risks,
         backstop=spec.backstop == "Job",
-        paced=spec.limits.paced,
+        remembers=spec.limits.remembers,
         approvals=given,
         wait=wait,
     )

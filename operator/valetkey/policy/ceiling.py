@@ -66,7 +66,7 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """One scope of a ceiling and its rules, each `$name` in them as it is written."""
+    """One scope of a ceiling, each `$name` in it as it is written or, once it is filled in, with what it stands for."""
 
     namespaces: frozenset[str] | None
     """None is the cluster's scope."""
@@ -74,6 +74,8 @@ class _Scope:
     roles: frozenset[str]
     plain: bool
     """Whether no `$name` is in it, so that it means the same to every request."""
+    open_ended: bool = False
+    """Whether a namespace stands for a parameter that is not there, and so for any."""
 
     @classmethod
     def of(cls, scope: CeilingScope) -> _Scope:
@@ -86,17 +88,25 @@ class _Scope:
             plain=not any(map(referenced, (*names, *(scope.namespaces or ())))),
         )
 
-
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """One scope of a ceiling with its parameters filled in."""
-
-    namespaces: frozenset[str] | None
-    """None is the cluster's scope."""
-    open_ended: bool
-    """Whether a namespace stands for a parameter that is not there."""
-    rules: tuple[Rights, ...]
-    roles: frozenset[str]
+    def filled(self, parameters: Mapping[str, Any], *, missing_is_any: bool) -> _Scope:
+        """With these parameters; one that is missing is nothing, or in a Deny anything."""
+        if self.plain:
+            return self
+        namespaces, open_ended = substitute(self.namespaces or (), parameters)
+        rules = []
+        for rule in self.rules:
+            if rule.names is not None:
+                names, any_name = substitute(rule.names, parameters)
+                # Without this an empty list would be left, which RBAC reads as any name: wanted in a Deny only.
+                rule = rule.of_names(None if any_name and missing_is_any else names)
+            rules.append(rule)
+        return _Scope(
+            namespaces=None if self.namespaces is None else namespaces,
+            rules=tuple(rules),
+            roles=self.roles,
+            plain=True,
+            open_ended=open_ended and missing_is_any,
+        )
 
     def covers_place(self, namespace: str | None) -> bool:
         return self.namespaces is None or namespace in self.namespaces
@@ -109,11 +119,11 @@ def find_gap(asked: Asked, ceiling: Ceiling, parameters: Mapping[str, Any]) -> G
     """Where the access leaves this entry; None where all that it permits is permitted by this one entry."""
     if asked.scopes is None or ceiling.entry.kubernetes is None:
         return Gap("spec.access", (0, 0, 0))
-    owners = [_owner(scope, parameters, missing_is_any=False) for scope in ceiling.scopes]
+    filled = [scope.filled(parameters, missing_is_any=False) for scope in ceiling.scopes]
     first: Gap | None = None
     covered = 0
     for at, (scope, rules) in enumerate(asked.scopes):
-        here = [owner for owner in owners if owner.covers_place(scope.namespace)]
+        here = [one for one in filled if one.covers_place(scope.namespace)]
         for gap in _gaps_of(scope, rules, f"{SCOPES}[{at}]", here):
             covered += gap is None
             first = first or gap
@@ -135,14 +145,14 @@ def shared_field(
     if asked.scopes is None or ceiling.entry.kubernetes is None:
         # Of different kinds they share nothing; of a kind that is not known here, they share everything.
         return None if asked.scopes is not None or ceiling.entry.kubernetes is not None else "spec.access"
-    owners = [_owner(scope, parameters, missing_is_any=True) for scope in ceiling.scopes]
+    filled = [scope.filled(parameters, missing_is_any=True) for scope in ceiling.scopes]
     for at, (scope, own_rules) in enumerate(asked.scopes):
-        here = [owner for owner in owners if owner.meets_place(scope.namespace)]
-        rules = [rule for owner in here for rule in owner.rules]
+        here = [one for one in filled if one.meets_place(scope.namespace)]
+        rules = [rule for one in here for rule in one.rules]
         field = f"{SCOPES}[{at}]"
         if scope.cluster_role is not None and here:
             known = cluster_roles.get(scope.cluster_role)
-            named = any(scope.cluster_role in owner.roles for owner in here)
+            named = any(scope.cluster_role in one.roles for one in here)
             of_role = [Rights.of_role(rule) for rule in known or ()]
             if known is None or named or _share(of_role, rules, scope):
                 return f"{field}.clusterRole"
@@ -157,16 +167,16 @@ def _share(asked: Sequence[Rights], rules: Sequence[Rights], scope: Scope) -> bo
     return any(overlaps(one, other, urls=scope.namespace is None) for one in asked for other in rules)
 
 
-def _gaps_of(scope: Scope, asked: Sequence[Rights], field: str, here: Sequence[_Owner]) -> list[Gap | None]:
+def _gaps_of(scope: Scope, asked: Sequence[Rights], field: str, here: Sequence[_Scope]) -> list[Gap | None]:
     """One for each rule of the scope, None where it is covered; a ClusterRole counts as one rule."""
     if not here:
         place = "" if scope.namespace is None else ".namespace"
         return [Gap(f"{field}{place}", (0, 0, 0))] * max(1, len(asked))
     gaps: list[Gap | None] = []
     if scope.cluster_role is not None:
-        named = any(scope.cluster_role in owner.roles for owner in here)
+        named = any(scope.cluster_role in one.roles for one in here)
         gaps.append(None if named else Gap(f"{field}.clusterRole", (0, 1, 0)))
-    rules = [rule for owner in here for rule in owner.rules]
+    rules = [rule for one in here for rule in one.rules]
     for index, one in enumerate(asked):
         gaps.append(_gap_of_rule(one, rules, f"{field}.rules[{index}]") if uncovered(one, rules) else None)
     return gaps
@@ -179,22 +189,3 @@ def _gap_of_rule(asked: Rights, rules: Sequence[Rights], field: str) -> Gap:
     if nearest is None:
         return Gap(field, (0, 1, 0))
     return Gap(f"{field}.{nearest}", (0, 1, _FITTING[nearest]))
-
-
-def _owner(written: _Scope, parameters: Mapping[str, Any], *, missing_is_any: bool) -> _Owner:
-    if written.plain:
-        return _Owner(namespaces=written.namespaces, open_ended=False, rules=written.rules, roles=written.roles)
-    namespaces, open_ended = substitute(written.namespaces or (), parameters)
-    rules = []
-    for rule in written.rules:
-        if rule.names is not None:
-            names, any_name = substitute(rule.names, parameters)
-            # Without this an empty list would be left, which RBAC reads as any name: wanted in a Deny only.
-            rule = rule.of_names(None if any_name and missing_is_any else names)
-        rules.append(rule)
-    return _Owner(
-        namespaces=None if written.namespaces is None else namespaces,
-        open_ended=open_ended and missing_is_any,
-        rules=tuple(rules),
-        roles=written.roles,
-    )

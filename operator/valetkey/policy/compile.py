@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 from valetkey.kinds.agentpolicy import (
     AccessCeiling,
@@ -99,11 +99,11 @@ class Policies:
             (one.policy for one in self.all if one.policy.metadata.name == name and one.policy.spec.enforced), None
         )
 
-    def usable(self, effect: str) -> tuple[CompiledPolicy, ...]:
+    def usable(self, effect: Literal["Allow", "Deny"]) -> tuple[CompiledPolicy, ...]:
         """Those that can be used and are enforced, of one effect."""
         return self._allows if effect == "Allow" else self._denies
 
-    def unusable(self, effect: str) -> Iterator[Uncompiled]:
+    def unusable(self, effect: Literal["Allow", "Deny"]) -> Iterator[Uncompiled]:
         """Those that cannot be used and would be enforced, of one effect."""
         return (one for one in self._broken if one.policy.spec.effect == effect)
 
@@ -122,7 +122,7 @@ class Policies:
     @cached_property
     def paced(self) -> bool:
         """Whether one in use limits how often it grants."""
-        return any(one.policy.spec.limits.paced for one in self._allows)
+        return any(one.policy.spec.limits.remembers for one in self._allows)
 
     @cached_property
     def _of_namespaces(self) -> dict[str, Policies]:

@@ -50,12 +50,17 @@ class EvaluationError(Exception):
     """An expression is neither true nor false for this request; carries no text of it."""
 
 
+@dataclass(frozen=True, slots=True)
 class Values:
     """What expressions read, by name; handed to CEL once, however many read it."""
 
-    def __init__(self, named: Mapping[str, Any]) -> None:
-        self.named: Mapping[str, Any] = named
-        self.activation = RUNNING.Activation(dict(named))
+    named: Mapping[str, Any]
+    activation: cel.Activation
+
+    @classmethod
+    def of(cls, named: Mapping[str, Any]) -> Values:
+        """Values, ready to be read."""
+        return cls(named, RUNNING.Activation(dict(named)))
 
 
 @dataclass(frozen=True, slots=True)

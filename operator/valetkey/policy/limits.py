@@ -31,23 +31,23 @@ def reached(name: str, spec: PolicySpec, facts: Facts) -> Denial | None:
             "that is done (spec.outcome), then ask again.",
             retry_after=min(_ACTIVE_RETRY, spec.ttl_max),
         )
-    opened = sorted(facts.opened.get(name, ()))
+    return _too_often(name, spec, facts)
+
+
+def _too_often(name: str, spec: PolicySpec, facts: Facts) -> Denial | None:
+    """Where both limits are reached, the one that is longer in the way."""
+    limits, opened = spec.limits, sorted(facts.opened.get(name, ()))
+    waits: list[tuple[timedelta, str]] = []
     if limits.per_hour is not None:
         lately = [at for at in opened if facts.now - at < REMEMBERS]
         if len(lately) >= limits.per_hour:
-            return _too_often(
-                f"Policy {name} grants a ServiceAccount {limits.per_hour} times an hour, and has",
-                lately[-limits.per_hour] + REMEMBERS - facts.now,
-            )
+            what = f"Policy {name} grants a ServiceAccount {limits.per_hour} times an hour, and has"
+            waits.append((lately[-limits.per_hour] + REMEMBERS - facts.now, what))
     if limits.cooldown is not None and opened and facts.now - opened[-1] < limits.cooldown:
-        return _too_often(
-            f"Policy {name} grants a ServiceAccount again {format_duration(limits.cooldown)} after it last did",
-            opened[-1] + limits.cooldown - facts.now,
-        )
-    return None
-
-
-def _too_often(what: str, rest: timedelta) -> Denial:
-    """Says when to ask again, in whole seconds, none too early."""
-    after = timedelta(seconds=math.ceil(rest.total_seconds()))
+        what = f"Policy {name} grants a ServiceAccount again {format_duration(limits.cooldown)} after it last did"
+        waits.append((opened[-1] + limits.cooldown - facts.now, what))
+    if not waits:
+        return None
+    rest, what = max(waits)
+    after = timedelta(seconds=math.ceil(rest.total_seconds()))  # none too early
     return denial(Reason.LIMIT_REACHED, f"{what}: ask again in {format_duration(after)}.", retry_after=after)

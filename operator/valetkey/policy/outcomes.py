@@ -24,8 +24,8 @@ class Approved:
     """Whether that entry accepts the risk PodTemplates."""
     backstop: bool
     """Whether the policy wants a timer Job for it."""
-    paced: bool = False
-    """Whether the policy limits how often it grants, so that this one is to be remembered."""
+    remembers: int = 0
+    """How many of this account's latest grants the policy looks at, this one among them; 0 where it limits no pace."""
     approvals: tuple[ApprovalReference, ...] = ()
     """By whose word, where the policy asks for people."""
     wait: timedelta | None = None

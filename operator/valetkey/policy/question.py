@@ -19,24 +19,21 @@ class Question:
 
     request: RequestSpec
     facts: Facts
+    asked: Asked
+    """The access, word for word."""
     values: Values
     """What rules read of both."""
 
     @classmethod
     def of(cls, request: RequestSpec, facts: Facts) -> Question:
         """With everything that people have said that counts."""
-        return cls(request, facts, Values(variables(request, facts)))
+        return cls(request, facts, Asked.of(request.access), Values.of(variables(request, facts)))
 
     def heard(self, policy: str) -> Question:
         """The same, of what people have said that for one policy alone."""
         if not self.facts.approvals:
             return self
-        return replace(self, values=Values(variables(self.request, self.facts, policy)))
-
-    @cached_property
-    def asked(self) -> Asked:
-        """The access, word for word."""
-        return Asked.of(self.request.access)
+        return replace(self, values=Values.of(variables(self.request, self.facts, policy)))
 
     @cached_property
     def risks(self) -> tuple[Carried, ...]:

@@ -7,140 +7,127 @@ It is a process of its own in the operator's pod: however much is read, and whoe
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-import os
 import ssl
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-from aiohttp.typedefs import Handler
-
+from valetkey.door import Answer, Door, Parts, Request
 from valetkey.kube.api import ApiError
-from valetkey.serve.reviews import BusyError, Reviews
+from valetkey.serve.reviews import HEADER, BusyError, Reviews
 
-TOKEN: Final = "Valetkey-Token"  # noqa: S105 - a header's name; as a proxy the API server takes Authorization away
-AGAIN_AFTER: Final = timedelta(seconds=5)
-"""How soon a port that could not be had is tried again, and a certificate looked at."""
-_AT_ONCE: Final = 4
-"""Files that are sent side by side."""
-_PART: Final = 1 << 18
+LOOKS_EVERY: Final = timedelta(seconds=5)
+"""How soon a certificate that has come, or was renewed, is taken in."""
+_AT_ONCE: Final = 2
+"""Files that the holder of one token reads side by side."""
+_PART: Final = 1 << 16
 """Bytes of a file that are in memory at a time."""
 
 _logger = logging.getLogger(__name__)
 
 
-def application(directory: Path, reviews: Reviews) -> web.Application:
+class LogFiles:
     """The files of one directory, for whom `reviews` knows."""
-    served = _Files(directory)
 
-    @web.middleware
-    async def authorized(request: web.Request, handler: Handler) -> web.StreamResponse:
-        token = request.headers.get(TOKEN) or request.headers.get("Authorization", "").removeprefix("Bearer ")
+    def __init__(self, directory: Path, reviews: Reviews) -> None:
+        self._directory, self._reviews = directory, reviews
+        self._reading: Counter[str] = Counter()
+
+    async def answer(self, request: Request) -> Answer:
+        """What somebody reads, or why they do not."""
+        token = request.headers.get(HEADER.lower()) or request.headers.get("authorization", "").removeprefix("Bearer ")
         try:
-            reader = await reviews.credential_id(token) if token else None
+            reader = await self._reviews.credential_id(token) if token else None
         except BusyError:
-            raise web.HTTPTooManyRequests(headers={"Retry-After": "1"}) from None
+            return _no("429 Too Many Requests", "too many tokens at once; try again in a second", "Retry-After: 1")
         except ApiError as error:
             _logger.warning("a token could not be reviewed: %s", error)
-            raise web.HTTPServiceUnavailable(text="the API server was not there to say whose token it is") from None
+            return _no("503 Service Unavailable", "the API server was not there to say whose token it is")
         if reader is None:
-            raise web.HTTPUnauthorized(text="a token of the auditor's account for audience valetkey-log is needed")
-        _logger.info("%s is read by the holder of %s", request.raw_path, reader)
-        return await handler(request)
+            needed = "a token of the auditor's account for audience valetkey-log is needed, for 15 minutes at most"
+            return _no("401 Unauthorized", needed)
+        _logger.info("%s is read by the holder of %s", request.path, reader)
+        if request.path == "/files":
+            names = [{"name": path.name, "bytes": path.stat().st_size} for path in self._paths()]
+            return Answer(headers=("Content-Type: application/json",), body=json.dumps(names).encode())
+        return await self._file(request.path, reader)
 
-    app = web.Application(middlewares=[authorized])
-    app.router.add_get("/files", served.names)
-    app.router.add_get("/files/{name}", served.one)
-    return app
-
-
-class _Files:
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._room = asyncio.Semaphore(_AT_ONCE)
-
-    async def names(self, _: web.Request) -> web.Response:
-        """Name, bytes and time of the last record of each file."""
-        return web.json_response([_described(path) for path in self._paths()])
-
-    async def one(self, request: web.Request) -> web.StreamResponse:
-        """One file, as long as it is when it is asked for."""
-        found = next((path for path in self._paths() if path.name == request.match_info["name"]), None)
+    async def _file(self, path: str, reader: str) -> Answer:
+        found = next((one for one in self._paths() if f"/files/{one.name}" == path), None)
         if found is None:
-            raise web.HTTPNotFound(text="there is no such file of the log")
-        if self._room.locked():
-            raise web.HTTPServiceUnavailable(text="others are reading", headers={"Retry-After": "1"})
-        async with self._room:
-            return await _send(found, request)
+            return _no("404 Not Found", "there is no such file of the log")
+        if self._reading[reader] >= _AT_ONCE:
+            return _no("503 Service Unavailable", "this token is reading already", "Retry-After: 1")
+        length = found.stat().st_size  # it grows; what comes later is not promised
+        return Answer(
+            headers=("Content-Type: application/x-ndjson",), body=Parts(length, self._parts(found, length, reader))
+        )
+
+    async def _parts(self, path: Path, left: int, reader: str) -> AsyncGenerator[bytes, None]:
+        self._reading[reader] += 1
+        try:
+            with await asyncio.to_thread(path.open, "rb") as file:
+                while left > 0 and (part := await asyncio.to_thread(file.read, min(left, _PART))):
+                    yield part
+                    left -= len(part)
+        finally:
+            self._reading[reader] -= 1
 
     def _paths(self) -> list[Path]:
         return [path for path in sorted(self._directory.glob("*.jsonl")) if path.is_file() and not path.is_symlink()]
 
 
-async def _send(path: Path, request: web.Request) -> web.StreamResponse:
-    with await asyncio.to_thread(path.open, "rb") as file:
-        left = os.fstat(file.fileno()).st_size
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Content-Length": str(left)})
-        await response.prepare(request)
-        while left > 0 and (part := await asyncio.to_thread(file.read, min(left, _PART))):
-            await response.write(part)
-            left -= len(part)
-        return response
+def _no(status: str, why: str, *headers: str) -> Answer:
+    return Answer(status, ("Content-Type: text/plain; charset=utf-8", *headers), why.encode())
 
 
-def _described(path: Path) -> dict[str, object]:
-    state = path.stat()
-    return {
-        "name": path.name,
-        "bytes": state.st_size,
-        "modified": datetime.fromtimestamp(state.st_mtime, UTC).isoformat(),
-    }
+async def serve(files: LogFiles, host: str, port: int, tls: Path) -> None:
+    """Serves for ever, with `tls.crt` and `tls.key` of a directory, which may come later and be renewed there."""
+    certificate = Certificate(tls)
+    await certificate.wait_for_one()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(certificate.keep_looking())
+        tasks.create_task(Door(files.answer).serve(host, port, setting="log.server.port", tls=certificate.context))
 
 
-async def serve(app: web.Application, host: str, port: int, tls: Path) -> None:
-    """Serves for ever, with `tls.crt` and `tls.key` of a directory, which may be renewed there."""
-    certificate = _Certificate(tls)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        while True:
-            try:
-                await web.TCPSite(runner, host or None, port, ssl_context=certificate.context).start()
-                break
-            except OSError as error:
-                _logger.error("log: %s; free the port or set log.server.port; it is tried again", error)
-                await asyncio.sleep(AGAIN_AFTER.total_seconds())
-        while True:
-            await asyncio.sleep(AGAIN_AFTER.total_seconds())
-            certificate.look()
-    finally:
-        await runner.cleanup()
-
-
-class _Certificate:
+class Certificate:
     """A certificate that new connections are met with, as it is on disk."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._files = directory / "tls.crt", directory / "tls.key"
+        self._seen = (-1, -1)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._seen = -1
-        self._load()
 
-    def look(self) -> None:
-        """Takes a new one in; one that cannot be used is said, and the one before it stays."""
+    async def wait_for_one(self) -> None:
+        """Returns when there is one that can be used."""
+        while True:
+            if self.look():
+                return
+            await asyncio.sleep(LOOKS_EVERY.total_seconds())
+
+    async def keep_looking(self) -> None:
+        """Takes in whatever comes, for ever."""
+        while True:
+            await asyncio.sleep(LOOKS_EVERY.total_seconds())
+            self.look()
+
+    def look(self) -> bool:
+        """Takes in what is new; what cannot be used is said, and the one before it stays. Whether it is in use."""
         try:
-            if self._changed() != self._seen:
-                self._load()
+            certificate, key = (file.stat().st_mtime_ns for file in self._files)
+            if (certificate, key) == self._seen:
+                return True
+            # Tried by itself: one that does not fit its key would take the place of the one that does.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)
+            self.context.load_cert_chain(*self._files)
         except (OSError, ssl.SSLError) as error:
-            _logger.error("log: the new certificate cannot be used: %s", error)
-
-    def _load(self) -> None:
-        seen = self._changed()
-        self.context.load_cert_chain(self._directory / "tls.crt", self._directory / "tls.key")
-        self._seen = seen
-
-    def _changed(self) -> int:
-        return (self._directory / "tls.crt").stat().st_mtime_ns
+            what = "tls.crt and tls.key of the Secret that log.server.tlsSecret names cannot be used"
+            _logger.error("log: %s: %s; mend it, it is tried again", what, error)
+            return False
+        self._seen = certificate, key
+        return True

@@ -19,6 +19,7 @@ from tests.cluster.api import until
 from tests.properties.life import pod, policy, request
 from tests.properties.world import World
 from tests.unit.controller.test_handlers import operator_of
+from valetkey import door
 from valetkey.controller import listener
 
 HOST = "127.0.0.1"
@@ -98,7 +99,7 @@ async def test_the_page_is_not_made_for_everybody_who_asks(monkeypatch: pytest.M
             return await scraped(port) is not None
 
         await until(shown, "the metrics", seconds=5)
-        await asyncio.gather(*(scraped(port) for _ in range(listener.CONNECTIONS)))
+        await asyncio.gather(*(scraped(port) for _ in range(door.CONNECTIONS)))
         assert counting.made == 1
     finally:
         serving.cancel()
@@ -143,9 +144,9 @@ async def shown_out(reader: asyncio.StreamReader, seconds: float) -> bool:
 async def test_connections_that_ask_nothing_are_few_and_end_and_then_the_metrics_are_shown_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listener, "PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr(door, "PATIENCE", timedelta(seconds=1))
     async with showing() as (port, knock):
-        held = [await knock(b"GET /metrics HTTP/1.1\r\nX: ") for _ in range(listener.CONNECTIONS)]
+        held = [await knock(b"GET /metrics HTTP/1.1\r\nX: ") for _ in range(door.CONNECTIONS)]
         assert await shown_out(await knock(b""), 0.3), "one more is not taken in"
         assert not any(reader.at_eof() for reader in held)
         assert all(await asyncio.gather(*(shown_out(reader, 2) for reader in held)))
@@ -154,18 +155,18 @@ async def test_connections_that_ask_nothing_are_few_and_end_and_then_the_metrics
 
 async def test_a_request_without_end_is_not_read_to_its_end() -> None:
     async with showing() as (port, knock):
-        assert await shown_out(await knock(b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * listener.HEAD), 1)
+        assert await shown_out(await knock(b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * door.HEAD), 1)
         assert await scraped(port) == {}
 
 
 async def test_who_does_not_read_the_answer_keeps_nobody_from_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     async with showing() as (port, knock):
-        monkeypatch.setattr(listener, "CONNECTIONS", 2)
-        monkeypatch.setattr(listener, "PATIENCE", timedelta(seconds=1))
+        monkeypatch.setattr(door, "CONNECTIONS", 2)
+        monkeypatch.setattr(door, "PATIENCE", timedelta(seconds=1))
         monkeypatch.setattr(listener, "KEPT_FOR", timedelta(0))
         with monkeypatch.context() as patch:
             patch.setattr(listener, "generate_latest", lambda _: b"#" * (32 << 20))
-            for _ in range(listener.CONNECTIONS):
+            for _ in range(door.CONNECTIONS):
                 await knock(b"GET /metrics HTTP/1.1\r\n\r\n")
             assert await shown_out(await knock(b""), 0.2), "all places are taken"
 
@@ -186,7 +187,7 @@ async def test_a_connection_has_one_answer() -> None:
 async def test_an_operator_whose_port_is_taken_grants_all_the_same_and_shows_its_metrics_once_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listener, "AGAIN", timedelta(milliseconds=10))
+    monkeypatch.setattr(door, "AGAIN", timedelta(milliseconds=10))
     world = World()
     world.now = datetime.now(UTC) - timedelta(minutes=2)
     world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})

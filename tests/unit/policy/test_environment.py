@@ -61,7 +61,7 @@ READABLE = [*leaves("access", ACCESS), *leaves("claims.task", TASK)]
 
 @pytest.mark.parametrize(("path", "value"), READABLE, ids=[path for path, _ in READABLE])
 def test_every_field_of_the_models_can_be_read_and_has_the_value_of_the_request(path: str, value: Any) -> None:
-    read = Values(variables(request(TASK, access=ACCESS), facts()))
+    read = Values.of(variables(request(TASK, access=ACCESS), facts()))
     assert compile_expression(f"{path} == {literal(value)}").is_true(read)
 
 
@@ -82,7 +82,7 @@ def test_every_field_of_the_identity_can_be_read(field: str) -> None:
     name = head + "".join(part.upper() if part == "uid" else part.capitalize() for part in rest)
     known = facts()
     compared = f"identity.{name} == identity.{name}"
-    assert compile_expression(compared).is_true(Values(variables(request(), known)))
+    assert compile_expression(compared).is_true(Values.of(variables(request(), known)))
     assert variables(request(), known)["identity"][name] == getattr(known.identity, field)
 
 
@@ -98,7 +98,7 @@ def test_what_variables_gives_is_what_the_environment_knows_and_no_more() -> Non
 
 
 def test_what_a_request_leaves_out_is_absent_rather_than_empty() -> None:
-    read = Values(variables(request(), facts()))
+    read = Values.of(variables(request(), facts()))
     assert compile_expression("access.kubernetes.scopes.all(s, has(s.namespace) && !has(s.clusterRole))").is_true(read)
     assert compile_expression("access.kubernetes.scopes.all(s, s.rules.all(r, !has(r.nonResourceURLs)))").is_true(read)
 

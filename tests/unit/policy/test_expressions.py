@@ -21,7 +21,7 @@ from valetkey.reasons import Reason
 
 
 def is_true(expression: str, task: dict[str, Any] | None = None, **spec: Any) -> bool:
-    return compile_expression(expression).is_true(Values(variables(request(task, **spec), facts())))
+    return compile_expression(expression).is_true(Values.of(variables(request(task, **spec), facts())))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_loop_over_a_million_elements_of_a_request_ends_with_an_error_and_soon
     loop = compile_expression("claims.task.parameters.l.all(x, x >= 0)")
     started = time.monotonic()
     with pytest.raises(EvaluationError):
-        loop.is_true(Values({"claims": {"task": {"parameters": {"l": list(range(1_000_000))}}}}))
+        loop.is_true(Values.of({"claims": {"task": {"parameters": {"l": list(range(1_000_000))}}}}))
     assert time.monotonic() - started < 5
 
 

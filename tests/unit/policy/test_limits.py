@@ -64,14 +64,21 @@ def test_who_has_had_their_share_of_one_policy_gets_the_next_ones() -> None:
     decision = decided(request(), one, two, known=ago(MINUTE))
     assert isinstance(decision, Approved)
     assert decision.policy.name == "zzz"
-    assert not decision.paced
+    assert decision.remembers == 0
 
 
 def test_what_is_to_be_remembered_says_so() -> None:
-    granted = with_limits(facts(), perHour=1)
-    assert isinstance(granted, Approved)
-    assert granted.paced
-    assert isinstance(with_limits(facts(), active=1), Approved)
+    for limits, number in (({"perHour": 3}, 3), ({"cooldown": "1s"}, 1), ({"active": 1}, 0)):
+        granted = with_limits(facts(), **limits)
+        assert isinstance(granted, Approved)
+        assert granted.remembers == number
+
+
+def test_where_both_limits_are_reached_the_longer_wait_is_told() -> None:
+    before = (HOUR - SECOND, SECOND)
+    refused = with_limits(ago(*before), perHour=2, cooldown="30m")
+    assert retry_after(refused) == 30 * MINUTE - SECOND
+    assert isinstance(with_limits(facts(now=NOW + 30 * MINUTE, opened=dict(ago(*before).opened)), perHour=2), Approved)
 
 
 def test_a_clock_that_was_set_back_forgets_nothing() -> None:

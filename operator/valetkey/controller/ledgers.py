@@ -1,7 +1,7 @@
-"""Ledger: how often policies that limit that have granted lately; nobody's restart or deletion makes it forget.
+"""Ledgers: how often policies that limit that have granted lately; nobody's restart or deletion makes it forget.
 
-It is an object of kind Ledger for each agents' namespace, in the operator's own, where no agent has rights. The leader
-alone writes it, before it opens the grant, and knows what it has written.
+There is one object of kind Ledger for each agents' namespace, in the operator's own, where no agent has rights. The
+leader alone writes them, before it opens the grant, and knows what it has written.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from pydantic import ValidationError
+
 from valetkey.controller.queue import Key
-from valetkey.errors import InvalidError
-from valetkey.kinds import ledger
+from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import format_duration
-from valetkey.kinds.ledger import MOST_OPENED, REMEMBERS, Opened
+from valetkey.kinds.ledger import MOST_OPENED, REMEMBERS, Ledger, Opened
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
+from valetkey.policy.compile import Policies
 from valetkey.reasons import Reason
 
 _TRIES: Final = 3
@@ -37,22 +39,37 @@ class _Book:
     """By request."""
     written: frozenset[str] = frozenset()
     """The requests that are on record."""
+    unreadable: str = ""
+    """The name of an object that this version cannot read."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def take(self, found: ledger.Ledger) -> None:
-        """Takes in the object as it is; of what is here too, what is here is newer."""
+    def take(self, found: Ledger, now: datetime) -> None:
+        """Takes in the object as it is; of what is here too, what is here is newer.
+
+        A time that is still to come is none at which a grant can have been opened: it counts as now.
+        """
         self.name, self.version = found.metadata.name, found.metadata.resource_version
-        there = {one.request: one for one in found.spec.opened}
+        there = {one.request: one.model_copy(update={"at": min(one.at, now)}) for one in found.spec.opened}
         self.opened = there | self.opened
         self.written = frozenset(there)
+
+    def forget_all_but(self, number: int, *, like: Opened) -> None:
+        """Keeps the latest of those of one account and policy."""
+        alike = [
+            one
+            for one in self.opened.values()
+            if (one.policy, one.service_account) == (like.policy, like.service_account)
+        ]
+        for one in sorted(alike, key=lambda one: one.at)[:-number]:
+            del self.opened[one.request]
 
     def since(self, at: datetime) -> tuple[Opened, ...]:
         """What was opened after a moment."""
         return tuple(one for one in self.opened.values() if one.at > at)
 
 
-class Ledger:
-    """Remembers grants of policies that limit how often they grant."""
+class Ledgers:
+    """Remember grants of policies that limit how often they grant."""
 
     def __init__(self, api: Api, *, namespace: str, clock: Callable[[], datetime]) -> None:
         """`namespace` is the operator's own."""
@@ -62,37 +79,51 @@ class Ledger:
         self._reading = asyncio.Lock()
 
     async def read(self) -> None:
-        """Reads all of it, once: from then on this replica has written whatever is there. Raises ApiError."""
+        """Reads all of them, once: from then on this replica has written whatever is there. Raises ApiError."""
         async with self._reading:
             if self._known:
                 return
             found = [body async for body in self._api.list(paths.collection("Ledger", self._namespace))]
             # Of a namespace that was made anew there may be two; the later one is written to.
-            for one in sorted(
-                map(ledger.Ledger.model_validate, found), key=lambda one: one.metadata.creation_timestamp
-            ):
-                self._book(one.spec.namespace).take(one)
+            for body in sorted(found, key=lambda body: str(body["metadata"]["creationTimestamp"])):
+                self._take(self._book(str(body["spec"]["namespace"])), body)
             self._known = True
 
-    def opened(self, request: AccessRequest) -> dict[str, tuple[datetime, ...]]:
-        """When grants of the account that asks were opened lately, by policy; that of this very request not counted."""
+    def _take(self, book: _Book, body: Json) -> None:
+        try:
+            book.take(Ledger.model_validate(body), self._clock())
+            book.unreadable = ""
+        except ValidationError:
+            book.unreadable = str(body["metadata"]["name"])
+
+    async def opened(self, request: AccessRequest, policies: Policies) -> dict[str, tuple[datetime, ...]]:
+        """When grants of the account that asks were opened lately, by policy that limits how often.
+
+        That of this very request does not count. Only as many of each are given as its limits look at, the latest.
+        Raises ApiError, and UnavailableError where the ledger of its namespace cannot be read.
+        """
+        await self.read()
+        _demand_readable(self._book(request.metadata.namespace))
         account, uid = request.spec.requester.service_account, request.metadata.uid
-        times: dict[str, tuple[datetime, ...]] = {}
+        times: dict[str, list[datetime]] = {}
         for one in self._book(request.metadata.namespace).since(self._clock() - REMEMBERS):
             if one.service_account == account and one.request != uid:
-                times[one.policy] = (*times.get(one.policy, ()), one.at)
-        return times
+                times.setdefault(one.policy, []).append(one.at)
+        remember = {one.policy.metadata.name: one.policy.spec.limits.remembers for one in policies.usable("Allow")}
+        return {name: tuple(sorted(at)[-most:]) for name, at in times.items() if (most := remember.get(name, 0))}
 
-    async def enter(self, request: AccessRequest, policy: str, at: datetime) -> None:
+    async def enter(self, request: AccessRequest, policy: str, at: datetime, *, remembers: int) -> None:
         """Puts on record that a grant is about to be opened; from the first moment on it counts for others.
 
-        Raises ApiError, and InvalidError where no more fits in.
+        Of the account's earlier grants by that policy only as many stay as it `remembers`. Raises ApiError, and
+        InvalidError where no more fits in.
         """
         key, uid = Key.of(request.metadata), request.metadata.uid
         book = self._book(key.namespace)
-        self._demand_room(book)
+        self._demand_room(book, uid)
         made = Opened(request=uid, policy=policy, service_account=request.spec.requester.service_account, at=at)
         book.opened[uid] = made
+        book.forget_all_but(remembers, like=made)
         book.written -= {uid}
         async with book.writing:
             if uid not in book.written:  # one write takes along whatever has come since the one before it began
@@ -101,10 +132,10 @@ class Ledger:
     def _book(self, namespace: str) -> _Book:
         return self._books.setdefault(namespace, _Book())
 
-    def _demand_room(self, book: _Book) -> None:
+    def _demand_room(self, book: _Book, uid: str) -> None:
         lately = book.since(self._clock() - REMEMBERS)
         book.opened = {one.request: one for one in lately}
-        if len(lately) < MOST_OPENED:
+        if uid in book.opened or len(lately) < MOST_OPENED:
             return
         free = min(one.at for one in lately) + REMEMBERS - self._clock()
         again = format_duration(timedelta(seconds=math.ceil(free.total_seconds())))
@@ -145,6 +176,8 @@ class Ledger:
 
     async def _read_again(self, book: _Book) -> None:
         """After a write that found another version than the last one, or none, as when the namespace was made anew."""
+        if not book.name:
+            return  # the namespace itself is gone
         try:
             found = await self._api.get(paths.item("Ledger", self._namespace, book.name))
         except ApiError as error:
@@ -152,4 +185,14 @@ class Ledger:
                 raise
             book.name = book.version = ""
         else:
-            book.take(ledger.Ledger.model_validate(found))
+            self._take(book, found)
+            _demand_readable(book)
+
+
+def _demand_readable(book: _Book) -> None:
+    if book.unreadable:
+        raise UnavailableError(
+            Reason.POLICIES_NOT_READY,
+            f"Ledger {book.unreadable} in the operator's namespace cannot be read by this version: install the one "
+            "that wrote it; or delete it, which forgets how often was granted, and restart the operator",
+        )
