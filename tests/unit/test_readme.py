@@ -49,9 +49,12 @@ def test_every_target_and_file_of_the_commands_exists() -> None:
 
 def test_the_example_of_a_policys_test_is_run_as_it_stands() -> None:
     _, console = blocks("console")
-    command, said = console.rstrip().split("\n")
-    done = CliRunner().invoke(app, command.removeprefix("$ valetkey ").replace("crds", f"{ROOT}/crds").split())
-    assert done.output == f"{said}\n"
+    example = ROOT / "crds" / "examples" / "restart"
+    assert f"$ cp -r {example.relative_to(ROOT)} my-policy\n" in console
+    shown = console.split("$ head -9 my-policy/cases.yaml\n")[1].split("$ ")[0]
+    assert shown.splitlines() == (example / "cases.yaml").read_text().splitlines()[:9]
+    said = console.split("$ valetkey test my-policy\n")[1].split("$ ")[0]
+    assert CliRunner().invoke(app, ["test", str(example)]).output == said
 
 
 def test_what_is_said_of_approvals_is_what_a_policy_takes() -> None:

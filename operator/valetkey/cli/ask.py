@@ -138,9 +138,12 @@ def _request(spec: Json, file: Path) -> RequestSpec:
 def _tell(decision: Decision, output: Output) -> None:
     told: Json
     match decision:
-        case Approved(policy=policy, entry=entry, ttl=ttl):
+        case Approved(policy=policy, entry=entry, ttl=ttl, remembers=remembers):
             told = {"outcome": "Approved", "policy": policy.name, "entry": entry, "ttl": format_duration(ttl)}
             text, code = f"yes: policy {policy.name}, entry {entry}, for {format_duration(ttl)}", 0
+            if remembers:
+                told["notCounted"] = ["limits.perHour", "limits.cooldown"]
+                text += "\nHow often it has granted lately the operator alone knows: asked for real, it may be LimitReached."
         case Denied(denial=denial, policy=name):
             told = {"outcome": "Denied", "policy": name or "", **denial.to_api()}
             text, code = f"no, {denial.reason}: {denial.message}", DENIED

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from valetkey.kinds.access import Access, KubernetesAccess, Rule, Scope
 from valetkey.kinds.agentpolicy import PolicySpec
+from valetkey.kinds.base import format_duration
 from valetkey.kinds.subjects import SubjectSelector
 from valetkey.policy.ceiling import Asked, shared_field
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
@@ -63,6 +64,10 @@ def _conditions(spec: PolicySpec) -> Iterator[str]:
     if spec.approval is not None:
         where = "" if spec.approval.when is None else " where `when` is true"
         yield f"approval by {spec.approval.needed}{where}"
+    if spec.limits.per_hour is not None:
+        yield f"{spec.limits.per_hour} an hour at most"
+    if spec.limits.cooldown is not None:
+        yield f"{format_duration(spec.limits.cooldown)} apart"
     if spec.until is not None:
         yield f"until {spec.until:%Y-%m-%dT%H:%MZ}"
 
