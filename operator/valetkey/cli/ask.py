@@ -143,7 +143,7 @@ def _tell(decision: Decision, output: Output) -> None:
             text, code = f"yes: policy {policy.name}, entry {entry}, for {format_duration(ttl)}", 0
             if remembers:
                 told["notCounted"] = ["limits.perHour", "limits.cooldown"]
-                text += "\nHow often it has granted lately the operator alone knows: asked for real, it may be LimitReached."
+                text += "\nHow often it has granted lately the operator alone knows: asked for real it may be denied."
         case Denied(denial=denial, policy=name):
             told = {"outcome": "Denied", "policy": name or "", **denial.to_api()}
             text, code = f"no, {denial.reason}: {denial.message}", DENIED

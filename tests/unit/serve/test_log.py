@@ -223,7 +223,7 @@ async def test_a_refused_token_is_not_asked_about_again_and_again() -> None:
 @pytest.mark.parametrize(
     "token", [token_of(901), token_of(10**12), "no token", "a.b.c", "e30.bnVsbA.sig", "e30.e30.sig"]
 )
-async def test_a_token_that_lives_for_longer_than_an_auditor_may_be_out_of_office_reads_nothing(token: str) -> None:
+async def test_a_token_that_lives_for_longer_than_a_quarter_of_an_hour_reads_nothing(token: str) -> None:
     assert await reviews(Reviewer({token: YES})).credential_id(token) is None
     assert await reviews(Reviewer({GOOD_TOKEN: YES})).credential_id(GOOD_TOKEN) == "JTI=1"
 
