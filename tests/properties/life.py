@@ -65,6 +65,7 @@ class Process:
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
         ledgers = Ledgers(world, namespace="valetkey-system", clock=lambda: world.now)
         views = Views(self.cache, self.surroundings, cluster="", limit_active=20, limit_requests=limit_requests)
+        self.views = views
         issuer = KubernetesIssuer(
             world,
             namespace="valetkey-grants",
@@ -126,6 +127,7 @@ class Process:
         keys = {*self.cache.requests, *self.cache.grants, *self.cache.vanished}
         for key in sorted(keys):
             await self.worker.run(key)
+            self.views.release(key)  # as its `work` does
 
 
 def a_world(world: World | None = None) -> World:
