@@ -217,10 +217,18 @@ def test_the_settings_are_what_the_operator_reads(helm: Helm) -> None:
 
 
 def test_every_setting_follows_from_a_value_or_is_left_to_its_default(helm: Helm) -> None:
-    config = of_kind(render(helm), "ConfigMap")["valetkey"]["data"]
-    assert set(json.loads(config["settings.json"])) | {"audience", "server", "approvalsWebhook"} == {
-        field.alias for field in Settings.model_fields.values()
+    given: Json = {
+        "audience": "https://api",
+        "server": "https://10.0.0.1:6443",
+        "log": {"server": {"tlsSecret": "tls"}},
     }
+    given |= {"approvals": {"webhook": {"url": "https://hooks.example.com/a"}}}
+    config = of_kind(render(helm, given), "ConfigMap")["valetkey"]["data"]
+    settings = set(json.loads(config["settings.json"]))
+    assert settings == {field.alias for field in Settings.model_fields.values()}
+    plain = of_kind(render(helm), "ConfigMap")["valetkey"]["data"]
+    left_out = {"audience", "server", "approvalsWebhook", "logServerHost", "logServerPort"}
+    assert set(json.loads(plain["settings.json"])) == settings - left_out
 
 
 def test_the_guards_that_the_operator_expects_are_those_that_are_installed(helm: Helm) -> None:
