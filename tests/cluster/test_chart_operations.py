@@ -187,9 +187,9 @@ def test_asking_and_ending_have_few_seats_each_never_more_and_a_flow_for_each_na
     schemas = of_kind(objects, "FlowSchema")
     groups = [{"kind": "Group", "group": {"name": f"system:serviceaccounts:{name}"}} for name in ("shop", "lab")]
     levels = of_kind(objects, "PriorityLevelConfiguration")
-    for name, level, verbs in (
-        ("requests", "valetkey-agents", ["create"]),
-        ("outcomes", "valetkey-outcomes", ["update", "patch", "delete"]),
+    for name, level, shares, verbs in (
+        ("requests", "valetkey-agents", 1, ["create"]),
+        ("outcomes", "valetkey-outcomes", 5, ["update", "patch", "delete"]),
     ):
         spec = schemas[f"valetkey-{name}"]["spec"]
         assert spec["matchingPrecedence"] < 9000, "before the API server's own for accounts"
@@ -203,7 +203,7 @@ def test_asking_and_ending_have_few_seats_each_never_more_and_a_flow_for_each_na
         ]
         limited = levels[level]["spec"]["limited"]
         names = ("nominalConcurrencyShares", "lendablePercent", "borrowingLimitPercent")
-        assert [limited[name] for name in names] == [1, 0, 0]
+        assert [limited[name] for name in names] == [shares, 0, 0]
 
 
 async def test_the_api_server_puts_revocation_what_else_the_operator_does_and_what_agents_ask_under_their_own_flows(
