@@ -6,10 +6,11 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+_BEGAN: Final = "%Y%m%dT%H%M%S%f"
 _LONGEST: Final = 4 << 20
 """Bytes: no record is longer, for no object at the API server is."""
 _RESERVE: Final = 64 << 20
@@ -90,6 +91,21 @@ def drop_older(directory: Path, writer: str, than: datetime) -> list[str]:
             path.unlink()
             dropped.append(path.name)
     return dropped
+
+
+def name_of(writer: str, began: datetime) -> str:
+    """The name of the file that a writer began then; each is of one day and one start."""
+    return f"{writer}-{began:{_BEGAN}}.jsonl"
+
+
+def began(name: str) -> datetime | None:
+    """When a file was begun, by its name; None where that is no file of ours."""
+    writer, _, rest = name.rpartition("-")
+    try:
+        at = datetime.strptime(rest, f"{_BEGAN}.jsonl").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return at if name == name_of(writer, at) else None
 
 
 def _files(directory: Path, writer: str) -> Iterable[Path]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from valetkey.audit.file import LogFile, drop_older, last_written, nearly_full, try_writing
+from valetkey.audit.file import LogFile, drop_older, last_written, name_of, nearly_full, try_writing
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import format_time
 from valetkey.reasons import Reason
@@ -168,7 +168,7 @@ class Log:
 
     def _begin(self) -> None:
         began = self._clock()
-        self._file = LogFile(self._directory / f"{self._writer}-{began:%Y%m%dT%H%M%S%f}.jsonl")
+        self._file = LogFile(self._directory / name_of(self._writer, began))
         self._began, self._seq, self._prev = began, 0, GENESIS
 
     async def _turn(self) -> None:

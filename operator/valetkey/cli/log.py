@@ -30,28 +30,21 @@ def log(
     """
     if task is None and request is None:
         raise typer.BadParameter("name a task with --task or a request with --request")
-    with remote.found(directory, url, authority, namespace, since) as log:
-        try:
-            records, broken = history.read(log.directory, elsewhere=log.elsewhere)
-        except OSError as error:
-            typer.echo(f"valetkey: {error}; name the log's directory with --dir", err=True)
-            raise typer.Exit(2) from error
-    found = history.select(records, task=task, request=request)
+    log = remote.read(directory, url, authority, namespace, since)
+    found = history.select(log.records, task=task, request=request)
     if output is Output.JSON:
         for record in found:
             typer.echo(json.dumps(record))
     else:
         _table(found)
-    for place in broken:
+    for place in log.broken:
         where = f" line {place.line}" if place.line else ""
         typer.echo(f"valetkey: {place.file}{where}: the chain does not hold: {place.why}", err=True)
-    for whose in log.missing:
-        typer.echo(f"valetkey: a part of the log is missing here: {whose}", err=True)
-    if log.elsewhere and not found:
-        typer.echo(f"valetkey: {len(log.elsewhere)} older files were not fetched; --since 2160h fetches them", err=True)
+    if log.left and not found:
+        typer.echo(f"valetkey: {log.left} older files were not fetched; --since 2160h fetches them", err=True)
     if not found:
         typer.echo("valetkey: no record of it", err=True)
-    if broken or log.missing or not found:
+    if log.broken or not log.whole or not found:
         raise typer.Exit(1)
 
 

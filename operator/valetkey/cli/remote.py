@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import ssl
 import subprocess
 import tempfile
@@ -24,6 +23,8 @@ import aiohttp
 import typer
 from pydantic import Field, TypeAdapter, ValidationError
 
+from valetkey.audit import history
+from valetkey.audit.file import began
 from valetkey.cli.kubectl import Json, kubectl, stop
 from valetkey.cli.tables import printable
 from valetkey.kinds.base import Model, format_duration, parse_duration
@@ -61,17 +62,40 @@ class Fetched:
     """Who serves a part of it and could not be read, and why."""
 
 
+@dataclass(frozen=True)
+class Read:
+    """What a log has, as far as it was read."""
+
+    records: list[history.Record]
+    broken: list[history.Broken]
+    left: int
+    """Files that were not fetched, for they are older."""
+    whole: bool
+    """Whether everybody who serves a part of it could be read; who could not was told of."""
+
+
 class _File(Model):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,250}\.jsonl$")
     bytes: int = Field(ge=0)
 
 
 _FILES: Final = TypeAdapter(list[_File])
-_BEGUN = re.compile(r"-(\d{8}T\d{12})\.jsonl$")
+
+
+def read(directory: Path | None, urls: list[str] | None, authority: Path | None, namespace: str, since: str) -> Read:
+    """Reads the log, wherever it is, and says what of it is missing; ends the command where nothing can be read."""
+    with _found(directory, urls, authority, namespace, since) as log:
+        try:
+            records, broken = history.read(log.directory, elsewhere=log.elsewhere)
+        except OSError as error:
+            raise stop(f"{error}; name the log's directory with --dir", 2) from error
+    for whose in log.missing:
+        typer.echo(f"valetkey: a part of the log is missing here: {whose}", err=True)
+    return Read(records, broken, len(log.elsewhere), not log.missing)
 
 
 @contextmanager
-def found(
+def _found(
     directory: Path | None, urls: list[str] | None, authority: Path | None, namespace: str, since: str
 ) -> Iterator[Fetched]:
     """The log where it was named; in the operator's pod, its own; anywhere else, what the installation serves."""
@@ -159,13 +183,8 @@ async def fetch_each(session: aiohttp.ClientSession, urls: list[str], to: Path, 
 
 def _ended_before(name: str, earliest: datetime) -> bool:
     """By its name, and not by what whoever serves it says of its age."""
-    begun = _BEGUN.search(name)
-    if begun is None:
-        return False
-    try:
-        return datetime.strptime(begun[1], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC) + _A_FILES < earliest
-    except ValueError:
-        return False
+    at = began(name)
+    return at is not None and at + _A_FILES < earliest
 
 
 class _AnswerError(Exception):
@@ -210,7 +229,7 @@ def proxy() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="valetkey-") as private:
         socket = Path(private) / "kubectl"
         command = ["kubectl", "proxy", f"--unix-socket={socket}"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - no shell, and nothing of others
             try:
                 for _ in range(100):
                     if socket.exists() or process.poll() is not None:

@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from valetkey.audit import history
 from valetkey.cli import remote
 from valetkey.cli.cases import load_policies
 from valetkey.cli.cluster import policies as of_cluster
-from valetkey.cli.kubectl import Output, stop
+from valetkey.cli.kubectl import Output
 from valetkey.cli.tables import show
 from valetkey.policy.compile import Policies
 from valetkey.policy.replay import Replayed, replay
@@ -43,20 +42,14 @@ def simulate(
     there = load_policies(beside) if beside is not None else of_cluster()
     names = {one.policy.metadata.name for one in changed.all} | set(without or ())
     after = Policies.of([*(one for one in there.all if one.policy.metadata.name not in names), *changed.all])
-    with remote.found(directory, url, authority, namespace, since) as log:
-        try:
-            records, _ = history.read(log.directory, elsewhere=log.elsewhere)
-        except OSError as error:
-            raise stop(f"{error}; name the log's directory with --dir", 2) from error
-    replayed = list(replay(records, there, after))
+    log = remote.read(directory, url, authority, namespace, since)
+    replayed = list(replay(log.records, there, after))
     told = [one for one in replayed if one is not None and one.differs]
-    for whose in log.missing:
-        typer.echo(f"valetkey: a part of the log is missing here: {whose}", err=True)
     if output is Output.JSON:
         typer.echo(json.dumps([asdict(one) for one in told]))
     else:
         _table(told, replayed)
-    if log.missing:
+    if not log.whole:
         raise typer.Exit(2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterable
 from datetime import timedelta
@@ -22,7 +21,7 @@ from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import format_duration
+from valetkey.kinds.base import format_duration, whole_seconds
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.policy.facts import Facts
 from valetkey.policy.rehearsal import Rehearsal
@@ -95,7 +94,7 @@ class Decisions:
         agent = Agent.of(request)
         short = self._backends.daily_log.short_for(agent, self._backends.clock())
         if short > timedelta():
-            again = format_duration(timedelta(seconds=math.ceil(short.total_seconds())))
+            again = format_duration(whole_seconds(short))
             raise InvalidError(
                 Reason.LIMIT_REACHED,
                 f"what ServiceAccount {agent.account} asks has filled as much of valetkey's log as one account may in "

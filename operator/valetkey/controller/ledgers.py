@@ -7,10 +7,9 @@ leader alone writes them, before it opens the grant, and knows what it has writt
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from valetkey.controller.queue import Key
 from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import format_duration
+from valetkey.kinds.base import format_duration, whole_seconds
 from valetkey.kinds.ledger import MOST_OPENED, REMEMBERS, Ledger, Opened
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
@@ -138,7 +137,7 @@ class Ledgers:
         if uid in book.opened or len(lately) < MOST_OPENED:
             return
         free = min(one.at for one in lately) + REMEMBERS - self._clock()
-        again = format_duration(timedelta(seconds=math.ceil(free.total_seconds())))
+        again = format_duration(whole_seconds(free))
         raise InvalidError(
             Reason.LIMIT_REACHED,
             f"policies that limit how often they grant have granted {MOST_OPENED} times within the last hour in this "

@@ -40,13 +40,7 @@ class Views:
     """Puts views together, and asks policy about them."""
 
     def __init__(
-        self,
-        cache: Cache,
-        surroundings: Surroundings,
-        *,
-        cluster: str,
-        limit_active: int,
-        limit_requests: int,
+        self, cache: Cache, surroundings: Surroundings, *, cluster: str, limit_active: int, limit_requests: int
     ) -> None:
         self._cache = cache
         self._surroundings = surroundings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -81,6 +82,11 @@ def format_duration(duration: timedelta) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts)
+
+
+def whole_seconds(duration: timedelta) -> timedelta:
+    """A duration in whole seconds, rounded up: who waits for so long is not too early."""
+    return timedelta(seconds=math.ceil(duration.total_seconds()))
 
 
 def _with_zone(at: datetime) -> datetime:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import Final
 
 from valetkey.kinds.accessrequest import Denial
 from valetkey.kinds.agentpolicy import PolicySpec
-from valetkey.kinds.base import format_duration
+from valetkey.kinds.base import format_duration, whole_seconds
 from valetkey.kinds.ledger import REMEMBERS
 from valetkey.policy.denials import denial
 from valetkey.policy.facts import Facts
@@ -49,5 +48,5 @@ def _too_often(name: str, spec: PolicySpec, facts: Facts) -> Denial | None:
     if not waits:
         return None
     rest, what = max(waits)
-    after = timedelta(seconds=math.ceil(rest.total_seconds()))  # none too early
+    after = whole_seconds(rest)
     return denial(Reason.LIMIT_REACHED, f"{what}: ask again in {format_duration(after)}.", retry_after=after)
