@@ -26,6 +26,8 @@ class Reason(StrEnum):
     POLICY_MATCHED = "PolicyMatched"
     PERSON_APPROVED = "PersonApproved"
     PERSON_DENIED = "PersonDenied"
+    PARENT_NOT_LIVE = "ParentNotLive"
+    BEYOND_PARENT = "BeyondParent"
     AWAITING_APPROVAL = "AwaitingApproval"
     NO_POLICY_MATCHED = "NoPolicyMatched"
     POLICY_DENIED = "PolicyDenied"
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     REQUEST_DELETED = "RequestDeleted"
     GRANT_DELETED = "GrantDeleted"
     POLICY_CHANGED = "PolicyChanged"
+    PARENT_ENDED = "ParentEnded"
     DELIVERY_FAILED = "DeliveryFailed"
     ISSUE_FAILED = "IssueFailed"
     TASK_IN_PROGRESS = "TaskInProgress"
@@ -104,6 +107,8 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.DELIVERY_NOT_ALLOWED,
                 Reason.LIMIT_REACHED,
                 Reason.PERSON_DENIED,
+                Reason.PARENT_NOT_LIVE,
+                Reason.BEYOND_PARENT,
             }
         ),
         "Unknown": frozenset(
@@ -134,6 +139,7 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.REQUEST_DELETED,
                 Reason.GRANT_DELETED,
                 Reason.POLICY_CHANGED,
+                Reason.PARENT_ENDED,
                 Reason.DELIVERY_FAILED,
                 Reason.ISSUE_FAILED,
             }

@@ -21,6 +21,7 @@ from valetkey.kinds.base import (
     cel,
     ruled,
 )
+from valetkey.kinds.delegation import Delegation, Parent
 
 PurposeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
 
@@ -114,6 +115,14 @@ class RequestSpec(Model):
     )
     subject: Subject = Field(description="Who receives it: the pod that asks. Filled in at admission.")
     requester: Requester = Field(description="Who asked. Filled in at admission.")
+    parent: Parent | None = Field(
+        default=None,
+        description="The live request that this one works for; what is granted here is no more than that hands on, and "
+        "ends with it.",
+    )
+    delegation: Delegation | None = Field(
+        default=None, description="What other agents may get who work for this request. Left out: nothing."
+    )
     outcome: Literal["Succeeded", "Failed", "Cancelled"] | None = Field(
         default=None, description="Set by the agent when its task is over; the access ends then."
     )

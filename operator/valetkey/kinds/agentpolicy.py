@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from valetkey.kinds.access import Rule
 from valetkey.kinds.accessrequest import PurposeName
 from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, cel, ruled
+from valetkey.kinds.delegation import DelegationLimits
 from valetkey.kinds.demands import Approval, Validation
 from valetkey.kinds.subjects import NamespaceName, SubjectSelector
 
@@ -187,6 +188,10 @@ class PolicySpec(Model):
             "self.effect == 'Allow' || !has(self.approval)",
             "approval belongs to an Allow; a Deny may read approvals in its validations",
         ),
+        (
+            "self.effect == 'Allow' || !has(self.delegation)",
+            "delegation belongs to an Allow; a Deny about a right holds for whoever hands it on, too",
+        ),
         ("self.effect == 'Allow' || !has(self.limits)", "limits belong to an Allow; a Deny grants nothing to count"),
     )
 
@@ -233,6 +238,11 @@ class PolicySpec(Model):
         default=None, description="Whether people must approve first. Left out: policy alone decides."
     )
     limits: Limits = Field(default=Limits(), description="How much at once, and how often.")
+    delegation: DelegationLimits | None = Field(
+        default=None,
+        description="Whether what is granted may be handed on to other agents, or has to have been. Left out: it may "
+        "not, and what works for another request is granted as any other.",
+    )
     backstop: Literal["None", "Job"] | None = Field(
         default=None,
         description=(

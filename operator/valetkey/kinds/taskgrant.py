@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Access
 from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, Uid, cel
+from valetkey.kinds.delegation import MOST_DEPTH, Account, Delegation, Parent
 
 
 class RequestReference(Model):
@@ -62,6 +63,17 @@ class Order(Model):
         default=(),
         max_length=10,
         description="By whose word, where the policy asks for people; the grant ends when one of them takes it back.",
+    )
+    parent: Parent | None = Field(
+        default=None, description="The request that this one works for; the grant ends with that one's."
+    )
+    act: tuple[Account, ...] = Field(
+        default=(),
+        max_length=MOST_DEPTH,
+        description="Whose work it is: the accounts that handed it on, the nearest first.",
+    )
+    delegation: Delegation | None = Field(
+        default=None, description="What may be handed on, and to whom, as the request says."
     )
     access: Access = Field(description="The rights, exactly.")
     line: str = Field(max_length=2048, description="The rights, on one line.")

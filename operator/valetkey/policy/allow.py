@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
 from functools import partial
-from typing import Final
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
-from valetkey.policy import allowances, approvals, limits
+from valetkey.policy import allowances, approvals, delegations, limits
 from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
-from valetkey.policy.denials import denial, quoted
+from valetkey.policy.denials import denial, of_handed_on, quoted
 from valetkey.policy.expressions import EvaluationError
-from valetkey.policy.facts import Facts
+from valetkey.policy.facts import SHORTEST, Facts
 from valetkey.policy.outcomes import Approved, Waiting
 from valetkey.policy.parameters import ParameterError, check_parameters
 from valetkey.policy.question import Question
 from valetkey.reasons import Reason
-
-SHORTEST: Final = timedelta(seconds=1)
-"""The least that is worth opening a grant for; a live one goes on to its very end."""
 
 
 class Stage(IntEnum):
@@ -36,10 +32,11 @@ class Stage(IntEnum):
     PARAMETERS = 2
     ACCESS = 3
     RISKS = 4
-    TTL = 5
-    DELIVERY = 6
-    VALIDATIONS = 7
-    LIMITS = 8
+    DELEGATION = 5
+    TTL = 6
+    DELIVERY = 7
+    VALIDATIONS = 8
+    LIMITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +94,10 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
     if not isinstance(fitting, _Fit):
         stage, tell, fit = fitting
         return refused(stage, tell, fit)
+    handed_on = _handed_on(name, compiled, question)
+    if handed_on is not None:
+        stage, tell, fit = handed_on
+        return refused(stage, tell, fit)
     ttl = spec.ttl_default if request.ttl is None else request.ttl
     if ttl > spec.ttl_max:
         return refused(Stage.TTL, partial(_too_long, name, spec))
@@ -104,19 +105,21 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         return refused(Stage.DELIVERY, partial(_delivery, name))
     for rule in compiled.rules:
         try:
-            holds = rule.expression.is_true(question.values)
+            holds = all(rule.expression.is_true(values) for values in question.of_all)
         except EvaluationError:
             return Failed(name, rule.validation.name)
         if not holds:
             return refused(Stage.VALIDATIONS, partial(denial, Reason.VALIDATION_FAILED, rule.validation.message))
     full = limits.reached(name, spec, facts)
     if full is not None:
-        return refused(Stage.LIMITS, lambda: full)  # worded already: it is seldom reached
+        return refused(Stage.LIMITS, partial(_same, full))  # worded already: it is seldom reached
     given: tuple[ApprovalReference, ...] = ()
     wait: timedelta | None = None
     if spec.approval is not None and not facts.live:
         try:
-            people = compiled.approval_when is None or compiled.approval_when.is_true(question.values)
+            people = compiled.approval_when is None or any(
+                compiled.approval_when.is_true(values) for values in question.of_all
+            )
         except EvaluationError:
             return Failed(name, "approval.when")
         if people:
@@ -129,7 +132,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         reference,
         fitting.entry.name,
         ttl,
-        spec.until,
+        min((end for end in (spec.until, facts.parent and facts.parent.not_after) if end), default=None),
         pod_templates=Risk.POD_TEMPLATES in fitting.risks,
         backstop=spec.backstop == "Job",
         remembers=spec.limits.remembers,
@@ -145,6 +148,29 @@ def is_over(spec: PolicySpec, facts: Facts) -> bool:
 
 def _purpose(spec: PolicySpec, name: str) -> Purpose | None:
     return next((purpose for purpose in spec.purposes or () if purpose.name == name), None)
+
+
+def _handed_on(
+    name: str, compiled: CompiledPolicy, question: Question
+) -> tuple[Stage, Callable[[], Denial], tuple[int, ...]] | None:
+    """What stands against what the request works for or hands on; each access that is handed on by itself."""
+    told = delegations.refused(name, compiled.policy.spec.delegation, question.request)
+    if told is not None:
+        return Stage.DELEGATION, partial(_same, told), ()
+    for at, one in enumerate(question.handed_on):
+        fitting = _entry(name, compiled.ceilings, one)
+        if not isinstance(fitting, _Fit):
+            stage, tell, fit = fitting
+            return stage, partial(_of_handed_on, tell, at), fit
+    return None
+
+
+def _same(told: Denial) -> Denial:
+    return told
+
+
+def _of_handed_on(tell: Callable[[], Denial], at: int) -> Denial:
+    return of_handed_on(tell(), at)
 
 
 def _entry(

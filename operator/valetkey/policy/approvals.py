@@ -1,6 +1,7 @@
 """Has everybody said yes whom a policy asks, and has nobody said no?
 
-What counts is said by somebody who still had the right when it was asked, and never by the requester itself. A word
+What counts is said by somebody who still had the right when it was asked, and never by the requester itself,
+nor by those who hand the work on or may get it. A word
 stands for the policy that it names: another that grants does not rest on it, nor does a guardrail that looks at that.
 """
 
@@ -10,15 +11,15 @@ from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.demands import Approval
 from valetkey.kinds.taskgrant import ApprovalReference
 from valetkey.policy.facts import Facts, Statement
+from valetkey.policy.lineage import concerned
 from valetkey.policy.outcomes import Waiting
 
 
 def counting(request: RequestSpec, facts: Facts, policy: str | None = None) -> tuple[Statement, ...]:
     """What people have said that counts, the earliest first; for one policy, or for whichever."""
+    involved = concerned(request, facts) if facts.approvals else frozenset()
     said = (
-        one
-        for one in facts.approvals
-        if one.allowed and one.username != request.requester.username and policy in (None, one.policy)
+        one for one in facts.approvals if one.allowed and one.username not in involved and policy in (None, one.policy)
     )
     return tuple(sorted(said, key=lambda one: (one.at, one.name)))
 
@@ -36,7 +37,8 @@ def asked(
             by_person.setdefault(one.username, ApprovalReference(name=one.name, uid=one.uid, username=one.username))
     if len(by_person) >= approval.needed:
         return tuple(by_person.values())[: approval.needed]
-    void = (_void(one, policy, request) for one in facts.approvals if one.verdict == "Approve")
+    involved = concerned(request, facts)
+    void = (_void(one, policy, request, involved) for one in facts.approvals if one.verdict == "Approve")
     return Waiting(
         policy,
         approval.needed,
@@ -46,10 +48,11 @@ def asked(
     )
 
 
-def _void(one: Statement, policy: str, request: RequestSpec) -> str | None:
+def _void(one: Statement, policy: str, request: RequestSpec, involved: frozenset[str]) -> str | None:
     """Why an Approve does not count for a policy; None where it does."""
-    if one.username == request.requester.username:
-        return f"{one.username} asks itself"
+    if one.username in involved:
+        asks = one.username == request.requester.username
+        return f"{one.username} asks itself" if asks else f"{one.username} has a part in that work"
     if one.policy != policy:
         return f"{one.username} approved for policy {one.policy}"
     return None if one.allowed else f"{one.username} may no longer approve for policy {policy}"

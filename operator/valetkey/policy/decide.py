@@ -4,6 +4,8 @@ Pure: the same request, policies and facts give the same decision, so that one c
 A Deny that shares a right with the request always wins. Otherwise the first Allow, by name, that grants it now is used;
 if none does, the first that waits for people. What cannot be known is Undecided, and Undecided never grants.
 
+What works for another request takes that one's leave first (`lineage`).
+
 A person who may approve for a policy about this agent and says Deny ends it, whatever policies say. A Deny whose rules
 read `approvals` may only refuse because nobody has spoken yet: while an Allow waits for people, it is not asked. That
 weakens nothing, for nothing is granted before every Deny was asked about the facts that it is granted on.
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
-from valetkey.policy import allow, deny
+from valetkey.policy import allow, deny, lineage
 from valetkey.policy.approvals import counting
 from valetkey.policy.compile import CompiledPolicy, Policies
 from valetkey.policy.denials import add_note, denial
@@ -39,7 +41,7 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     unreadable = _unreadable(request)
     if unreadable is not None:
         return Denied(unreadable, None)
-    denied = _by_person(request, policies, facts)
+    denied = _by_person(request, policies, facts) or _by_parent(request, facts)
     if denied is not None:
         return denied
     question = Question.of(request, facts)
@@ -58,8 +60,11 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
 
 def _unreadable(request: RequestSpec) -> Denial | None:
     """Why no policy is asked at all: the request is too large or can be read in more ways than one."""
+    handed_on = request.delegation.access or () if request.delegation is not None else ()
     try:
         check_access(request.access)
+        for at, access in enumerate(handed_on):
+            check_access(access, f"spec.delegation.access[{at}]")
         check_size(request.task.parameters)
     except ShapeError as error:
         text = str(error)
@@ -85,6 +90,11 @@ def _by_person(request: RequestSpec, policies: Policies, facts: Facts) -> Denied
             said.policy,
         )
     return None
+
+
+def _by_parent(request: RequestSpec, facts: Facts) -> Denied | None:
+    told = lineage.refused(request, facts)
+    return None if told is None else Denied(told, None)
 
 
 def _granting(outcome: Decision) -> str | None:

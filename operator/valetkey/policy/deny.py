@@ -5,7 +5,7 @@ from __future__ import annotations
 from valetkey.kinds.accessrequest import Denial
 from valetkey.policy.ceiling import shared_field
 from valetkey.policy.compile import CompiledPolicy
-from valetkey.policy.denials import denial
+from valetkey.policy.denials import denial, of_handed_on
 from valetkey.policy.expressions import EvaluationError
 from valetkey.policy.question import Question
 from valetkey.reasons import Reason
@@ -14,15 +14,25 @@ from valetkey.reasons import Reason
 def refuses(compiled: CompiledPolicy, question: Question) -> Denial | None:
     """The denial of a Deny that is about this agent, if the request shares a right with it.
 
-    Every rule of it that cannot be evaluated counts as true.
+    Every rule of it that cannot be evaluated counts as true. What is handed on counts as asked for.
     """
     spec, request = compiled.policy.spec, question.request
     if spec.purposes is not None and all(purpose.name != request.task.purpose for purpose in spec.purposes):
         return None
-    field = _shared(compiled, question)
+    return _refuses(compiled, question) or next(
+        (
+            of_handed_on(told, at)
+            for at, one in enumerate(question.handed_on)
+            if (told := _refuses(compiled, one)) is not None
+        ),
+        None,
+    )
+
+
+def _refuses(compiled: CompiledPolicy, question: Question) -> Denial | None:
+    spec, field, doubt = compiled.policy.spec, _shared(compiled, question), ""
     if field is None:
         return None
-    doubt = ""
     for rule in compiled.rules:
         try:
             if not rule.expression.is_true(question.values):

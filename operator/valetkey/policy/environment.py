@@ -40,6 +40,22 @@ class _Claims(Model):
     task: Task
 
 
+class _Asker(Model):
+    """The agent that asked, as it was verified."""
+
+    namespace: str
+    service_account: str
+
+
+class _Parent(Model):
+    """The live request that this one works for; empty where it works for none."""
+
+    namespace: str | None = None
+    name: str | None = None
+    identity: _Asker | None = None
+    task: Task | None = None
+
+
 class _Namespace(Model):
     """A namespace that the request reaches; without labels where they are not known."""
 
@@ -131,12 +147,13 @@ def _message(name: str) -> dict[str, Any]:
 
 
 _messages = _Messages()
-_identity, _claims, _access, _namespace, _approval = (
+_identity, _claims, _access, _parent, _namespace, _approval = (
     cel.Type(_messages.add(path, structural(model)))
     for path, model in (
         ("identity", _Identity),
         ("claims", _Claims),
         ("access", Access),
+        ("parent", _Parent),
         ("namespaces", _Namespace),
         ("approvals", _Approval),
     )
@@ -152,12 +169,13 @@ CHECKING: Final = cel.NewEnv(
         "identity": _identity,
         "claims": _claims,
         "access": _access,
+        "parent": _parent,
         "namespaces": cel.Type.Map(cel.Type.STRING, _namespace),
         "approvals": cel.Type.List(_approval),
         **_PLAIN,
     },
 )
-_OTHERS: Final = {"identity": _MAP, "claims": _MAP, "access": _MAP, "namespaces": _MAP, **_PLAIN}
+_OTHERS: Final = {"identity": _MAP, "claims": _MAP, "access": _MAP, "parent": _MAP, "namespaces": _MAP, **_PLAIN}
 RUNNING: Final = cel.NewEnv(variables={**_OTHERS, "approvals": cel.Type.List(_MAP)})
 WITHOUT_APPROVALS: Final = cel.NewEnv(variables=_OTHERS)
 """The same for an expression that does not ask what people have said; one that does has no meaning here."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 
 from valetkey.kinds.identity import Identity
+
+SHORTEST: Final = timedelta(seconds=1)
+"""The least that is worth opening a grant for; a live one goes on to its very end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,34 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParentFacts:
+    """The live grant that a request says it works for: what of it may be handed on, to whom, and until when."""
+
+    namespace: str
+    name: str
+    uid: str
+    """Of its request."""
+    task: Mapping[str, Any]
+    """As its agent says it."""
+    account: str
+    """The ServiceAccount of its agent."""
+    act: tuple[tuple[str, str], ...]
+    """Whose work that is: namespace and name of each account that handed it on, the nearest first."""
+    to: tuple[tuple[str, str], ...]
+    """The accounts that it may be handed on to."""
+    depth: int
+    """How often it may be handed on; 0 is not at all."""
+    access: tuple[Mapping[str, Any], ...]
+    """What may be handed on: each as a request would ask for it."""
+    not_after: datetime
+    """When the grant ends at the latest."""
+
+    def over(self, now: datetime, *, live: bool) -> bool:
+        """Whether it is too late to begin work for it, or where that is live, to go on."""
+        return self.not_after <= now if live else self.not_after - now < SHORTEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was known at the moment of a decision; recorded whole, so that it can be replayed."""
 
@@ -61,6 +92,8 @@ class Facts:
 
     Of a live grant's they are those of today: who approved held the right once, at the start; who denies holds it now.
     """
+    parent: ParentFacts | None = None
+    """What is granted to the request that this one says it works for, while that is live; None where it says none."""
     live: bool
     """Whether a grant of this request lives already, so that what is asked is whether it may go on."""
     now: datetime

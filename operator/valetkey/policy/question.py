@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from valetkey.kinds.accessrequest import RequestSpec
@@ -24,16 +24,31 @@ class Question:
     values: Values
     """What rules read of both."""
 
+    handed_on: tuple[Question, ...] = ()
+    """The same about each access that is handed on: policy decides on it as if it were asked for here."""
+
     @classmethod
-    def of(cls, request: RequestSpec, facts: Facts) -> Question:
-        """With everything that people have said that counts."""
-        return cls(request, facts, Asked.of(request.access), Values.of(variables(request, facts)))
+    def of(cls, request: RequestSpec, facts: Facts, policy: str | None = None) -> Question:
+        """With everything that people have said that counts, for one policy or for whichever."""
+        delegation = request.delegation
+        others = delegation.access or () if delegation is not None else ()
+        handed_on = (request.model_copy(update={"access": one, "delegation": None}) for one in others)
+        return cls(
+            request,
+            facts,
+            Asked.of(request.access),
+            Values.of(variables(request, facts, policy)),
+            tuple(cls.of(one, facts, policy) for one in handed_on),
+        )
 
     def heard(self, policy: str) -> Question:
         """The same, of what people have said that for one policy alone."""
-        if not self.facts.approvals:
-            return self
-        return replace(self, values=Values.of(variables(self.request, self.facts, policy)))
+        return self.of(self.request, self.facts, policy) if self.facts.approvals else self
+
+    @cached_property
+    def of_all(self) -> tuple[Values, ...]:
+        """What rules read of what is asked for, and of each access that is handed on."""
+        return (self.values, *(one.values for one in self.handed_on))
 
     @cached_property
     def risks(self) -> tuple[Carried, ...]:

@@ -11,7 +11,6 @@ from typing import Final
 from valetkey.kinds.access import Access, Rule, Scope
 from valetkey.kinds.agentpolicy import AccessCeiling, CeilingScope, PolicySpec
 from valetkey.kinds.subjects import SelectorRequirement, SubjectSelector
-from valetkey.policy.ceiling import SCOPES
 from valetkey.policy.substitution import referenced
 
 MAX_WORDS: Final = 1024
@@ -28,22 +27,21 @@ class ShapeError(ValueError):
         self.field = field
 
 
-def check_access(access: Access) -> None:
+def check_access(access: Access, field: str = "spec.access") -> None:
     """Raises ShapeError unless every scope and rule of a request can be read in one way only."""
     if access.kubernetes is None:
-        raise ShapeError("spec.access", "access has exactly one member: kubernetes")
-    words = 0
+        raise ShapeError(field, "access has exactly one member: kubernetes")
+    words, scopes = 0, f"{field}.kubernetes.scopes"
     for at, scope in enumerate(access.kubernetes.scopes):
-        field = f"{SCOPES}[{at}]"
-        _check_scope(scope, field)
+        _check_scope(scope, f"{scopes}[{at}]")
         for index, rule in enumerate(scope.rules or ()):
-            where = f"{field}.rules[{index}]"
+            where = f"{scopes}[{at}].rules[{index}]"
             _check_rule(rule, where)
             if rule.non_resource_urls is not None and scope.namespace is not None:
                 raise ShapeError(where, "nonResourceURLs exist in cluster scope only: leave namespace out")
             words += sum(map(len, _lists(rule)))
     if words > MAX_WORDS:
-        raise ShapeError(SCOPES, f"the rules have {words} words in all, at most {MAX_WORDS} are read: ask for less")
+        raise ShapeError(scopes, f"the rules have {words} words in all, at most {MAX_WORDS} are read: ask for less")
 
 
 def check_ceiling(ceiling: AccessCeiling, field: str) -> None:

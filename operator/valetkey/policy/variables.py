@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.policy.approvals import counting
-from valetkey.policy.facts import Facts, Statement
+from valetkey.policy.facts import Facts, ParentFacts, Statement
 
 
 def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> dict[str, Any]:
@@ -36,11 +36,21 @@ def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> 
             }
         },
         "access": request.access.to_api(),
+        "parent": _parent(facts.parent),
         "namespaces": _namespaces(request.access, facts),
         "approvals": [_approval(one) for one in counting(request, facts, policy)],
         "cluster": facts.cluster,
         "now": facts.now,
     }
+
+
+def _parent(parent: ParentFacts | None) -> dict[str, Any]:
+    """The request that this one works for; of none there is no field."""
+    if parent is None:
+        return {}
+    identity = {"namespace": parent.namespace, "serviceAccount": parent.account}
+    task = {"parameters": {}, **parent.task}  # JSON leaves out what is empty
+    return {"namespace": parent.namespace, "name": parent.name, "identity": identity, "task": task}
 
 
 def _approval(one: Statement) -> dict[str, Any]:

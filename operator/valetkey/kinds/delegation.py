@@ -1,0 +1,100 @@
+"""Delegation: work that one request hands on to other agents, who ask for themselves and get no more than it gives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from valetkey.kinds.access import Access, Namespace
+from valetkey.kinds.base import Model, Name, Uid, ruled
+
+MOST_DEPTH: Final = 4
+_AS_SET: Final[dict[str, Any]] = {
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["namespace", "serviceAccount"],
+}
+
+
+class Account(Model):
+    """Agents that run as one ServiceAccount."""
+
+    namespace: Namespace = Field(description="Its namespace.")
+    service_account: Name = Field(description="Its name.")
+
+    @property
+    def username(self) -> str:
+        """The name that the API server knows it by."""
+        return f"system:serviceaccount:{self.namespace}:{self.service_account}"
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"{self.namespace}/{self.service_account}"
+
+
+_Depth = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
+
+
+class Parent(Model):
+    """The AccessRequest that this one works for."""
+
+    namespace: Namespace = Field(description="Its namespace.")
+    name: Name = Field(description="Its name.")
+    uid: Uid = Field(description="Its uid, which whoever hands work on passes along with it.")
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Delegation(Model):
+    """What may be handed on, and to whom.
+
+    Each of them asks for itself, names this request as its parent, and is decided by the policies about it.
+    """
+
+    to: Annotated[tuple[Account, ...], Field(min_length=1, max_length=16)] = Field(
+        description="To agents of these accounts, and to no others, however often it is handed on.",
+        json_schema_extra=_AS_SET,
+    )
+    max_depth: _Depth | None = Field(
+        default=None,
+        description=f"How often it may be handed on: 1, by this request alone; 2, by who gets it once more; at most "
+        f"{MOST_DEPTH}. Default 1.",
+    )
+    access: Annotated[tuple[Access, ...], Field(min_length=1, max_length=4)] | None = Field(
+        default=None,
+        description="What at most, by each of them within one of these; it need not be asked for here, and policy "
+        "decides on each as if it were. Left out, what is asked for here.",
+    )
+
+    @property
+    def depth(self) -> int:
+        """How often it may be handed on."""
+        return self.max_depth or 1
+
+
+class DelegationLimits(Model):
+    """Whether what is granted may be handed on, or has to have been."""
+
+    model_config = ruled(
+        ("has(self.to) || !has(self.maxDepth)", "maxDepth says how often something is handed on: name to whom (to)"),
+        ("has(self.to) || has(self.required)", "delegation says to whom (to), that it is required, or both"),
+    )
+
+    to: Annotated[tuple[Account, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None,
+        description="Requests may hand work on to these accounts. Left out: to nobody.",
+        json_schema_extra=_AS_SET,
+    )
+    max_depth: _Depth | None = Field(
+        default=None, description="How often what they hand on may be handed on, their own time counted. Default 1."
+    )
+    required: bool | None = Field(
+        default=None, description="Only what works for another request (spec.parent) is granted. Default false."
+    )
+
+    @property
+    def depth(self) -> int:
+        """How often it may be handed on; 0 where to nobody."""
+        return 0 if self.to is None else self.max_depth or 1
