@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from valetkey import identity
-from valetkey.controller import status
+from valetkey.controller import parents, status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about_grant, in_time
 from valetkey.controller.queue import Key
@@ -113,12 +113,13 @@ class Beginnings:
         grant, backends = step.grant, self._backends
         self._guarded_since()
         if not (step.renewal or progress.read_again):
-            await all_of(
+            *_, goes_on = await all_of(
                 self._read_request_again(grant),
                 self._read_policy_again(grant.spec.order),
                 self._approvals.read_again(grant, grant.spec.order.approvals),
+                parents.goes_on(backends, grant.spec.order.parent),
             )
-            return learnt(progress, read_again=True)
+            return learnt(progress, read_again=True, parent_gone=not goes_on)
         issuer = backends.issuer(grant.spec.order)
         await backends.log.write(
             Reason.ISSUE_PENDING, **about_grant(grant), message="renewal" if step.renewal else grant.spec.order.line
@@ -223,6 +224,9 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         policy=approved.policy,
         decision=decision_id,
         approvals=approved.approvals,
+        parent=request.spec.parent,
+        act=approved.act,
+        delegation=request.spec.delegation,
         access=request.spec.access,
         line=line(request.spec.access),
         pod_templates=approved.pod_templates,

@@ -12,6 +12,7 @@ from valetkey.controller.objects import Dead, Objects, version_of
 from valetkey.controller.queue import Key
 from valetkey.controller.words import Approvals
 from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.delegation import Parent
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import Json
 from valetkey.kube.pods import FINAL, Pod
@@ -29,6 +30,8 @@ class RequestNote(NamedTuple):
     finished: bool
     released: bool
     """Whether its agent says that the task is over."""
+    parent: str
+    """The uid of the request that it works for; empty where it works for none."""
 
 
 class GrantNote(NamedTuple):
@@ -51,6 +54,8 @@ class GrantNote(NamedTuple):
     ending: bool
     failed: bool
     """Whether its revocation has."""
+    parent: Parent | None
+    """The request that it works for."""
 
 
 class Requests(Objects[AccessRequest, RequestNote]):
@@ -60,6 +65,7 @@ class Requests(Objects[AccessRequest, RequestNote]):
         super().__init__(AccessRequest, _of_request)
         self._since: dict[str, float] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._children: defaultdict[str, set[Key]] = defaultdict(set)
 
     def put(self, body: AccessRequest) -> bool:
         """Takes in what was read; gives whether it is news."""
@@ -80,6 +86,10 @@ class Requests(Objects[AccessRequest, RequestNote]):
         """How many requests there are of the ServiceAccount that made this one."""
         return self._counts[request.metadata.namespace, request.spec.requester.service_account]
 
+    def of_parent(self, uid: str) -> frozenset[Key]:
+        """Requests that work for the one of that uid."""
+        return frozenset(self._children.get(uid, ()))
+
     def age(self, request: AccessRequest, now: datetime) -> float:
         """How many seconds ago a request was made, never too many.
 
@@ -91,11 +101,17 @@ class Requests(Objects[AccessRequest, RequestNote]):
 
     def _enter(self, key: Key, note: RequestNote) -> None:
         self._counts[key.namespace, note.account] += 1
+        if note.parent:
+            self._children[note.parent].add(key)
 
     def _leave(self, key: Key, note: RequestNote) -> None:
         self._counts[key.namespace, note.account] -= 1
         if not self._counts[key.namespace, note.account]:
             del self._counts[key.namespace, note.account]
+        if note.parent:
+            self._children[note.parent].discard(key)
+            if not self._children[note.parent]:
+                del self._children[note.parent]
 
 
 class Grants(Objects[TaskGrant, GrantNote]):
@@ -116,6 +132,10 @@ class Grants(Objects[TaskGrant, GrantNote]):
     def of_account(self, namespace: str, name: str) -> frozenset[Key]:
         """Grants of the pods of one ServiceAccount."""
         return frozenset(self._index.get(("account", namespace, name), ()))
+
+    def of_parent(self, uid: str) -> frozenset[Key]:
+        """Grants of those who work for the request of that uid."""
+        return frozenset(self._index.get(("parent", "", uid), ()))
 
     def _enter(self, key: Key, note: GrantNote) -> None:
         for entry in _entries(key, note):
@@ -146,6 +166,7 @@ def of_grant(grant: TaskGrant) -> GrantNote:
         ended=end is not None,
         ending=end is not None or deleted is not None,
         failed=any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions),
+        parent=order.parent,
     )
 
 
@@ -157,15 +178,17 @@ def _of_request(request: AccessRequest) -> RequestNote:
         account=sys.intern(request.spec.requester.service_account),
         finished=request.finished is not None,
         released=request.spec.outcome is not None,
+        parent="" if request.spec.parent is None else request.spec.parent.uid,
     )
 
 
 def _entries(key: Key, note: GrantNote) -> tuple[tuple[str, str, str], ...]:
-    return (
+    own = (
         ("pod", key.namespace, note.pod),
         ("secret", key.namespace, note.secret),
         ("account", key.namespace, note.account),
     )
+    return own if note.parent is None else (*own, ("parent", "", note.parent.uid))
 
 
 class Pods:
@@ -246,3 +269,7 @@ class Cache:
         self.restored: datetime | None = None
         """When it was last found to have been restored: what was made before is over too."""
         self.pods = Pods()
+
+    def children(self, uid: str) -> frozenset[Key]:
+        """Who works for the request of that uid, and is to be looked at when what that was granted is over."""
+        return self.requests.of_parent(uid) | self.grants.of_parent(uid)

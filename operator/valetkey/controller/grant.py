@@ -115,8 +115,8 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
     why = _why_it_ends(view, grant, now)
     if why is not None:
         return why
-    if view.unknown or view.unheard:
-        return LookUp(grant, view.unknown, view.unheard)
+    if view.unknown or view.unheard or view.parent_unknown:
+        return LookUp(grant, view.unknown, view.unheard, grant.spec.order.parent if view.parent_unknown else None)
     pod = view.pod
     assert pod is not None
     if isinstance(view.verdict, Undecided) and (progress.credential is not None or not grant.delivered):
@@ -156,6 +156,8 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
         return End(grant, Reason.TASK_RELEASED, f"the agent reported {request.spec.outcome}")
     if now >= order.not_after:
         return End(grant, Reason.TTL_REACHED, "the time that was granted is over")
+    if view.parent_gone:
+        return End(grant, Reason.PARENT_ENDED, f"what was granted to its parent {order.parent} has ended")
     failure = view.progress.failure
     if failure is not None:
         _, condition, _ = place_of(failure.reason)
@@ -179,7 +181,8 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
 def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:
     """Whether a grant is not one that was opened here for its request; guards say so too, and this needs none."""
     order = grant.spec.order
-    if order.access != request.spec.access:
+    asked = request.spec
+    if (order.access, order.parent, order.delegation) != (asked.access, asked.parent, asked.delegation):
         return InvalidError(Reason.ORDER_INVALID, "the grant allows something else than its request asks for")
     if abs(order.opened_at - grant.metadata.creation_timestamp) > CLOCKS_APART:
         return InvalidError(Reason.ORDER_INVALID, "the grant's object was not made when its order was opened")

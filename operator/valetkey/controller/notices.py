@@ -97,6 +97,7 @@ class Notices:
                 "approvals": waiting.needed,
                 "until": format_seconds(metadata.creation_timestamp + waiting.timeout),
                 "agent": f"{metadata.namespace}/{status.agent(request)}",
+                **({} if request.spec.parent is None else {"parent": str(request.spec.parent)}),
                 "command": f"kubectl valetkey approve {name}",
             },
         }

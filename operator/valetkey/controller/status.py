@@ -81,10 +81,11 @@ def of_ready(
 
 
 def _approved(order: Order) -> Say:
+    work = "" if order.parent is None else f", in the work of {order.parent}"
     if not order.approvals:
-        return Reason.POLICY_MATCHED, f"policy {order.policy.name}"
+        return Reason.POLICY_MATCHED, f"policy {order.policy.name}{work}"
     people = ", ".join(f"{one.username} ({one.name})" for one in order.approvals)
-    return Reason.PERSON_APPROVED, f"{people} for policy {order.policy.name}"
+    return Reason.PERSON_APPROVED, f"{people} for policy {order.policy.name}{work}"
 
 
 def of_waiting(request: AccessRequest, waiting: Waiting) -> str:

@@ -10,6 +10,7 @@ from valetkey.errors import InvalidError
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.credential import Credential
+from valetkey.kinds.delegation import Parent
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import ApprovalReference, PlacedSecret, TaskGrant
 from valetkey.kube.pods import Pod
@@ -39,6 +40,8 @@ class Progress:
     proof: str | None = None
     read_again: bool = False
     """Whether all that a grant was decided on was read again since it was written."""
+    parent_gone: bool = False
+    """Whether a live read found that what was granted to its parent is over."""
     denials: Mapping[str, bool] = field(default_factory=dict)
     """Whether who denies a live grant may do so, by the approval's uid, of those that were asked about."""
 
@@ -70,6 +73,10 @@ class View:
     """Those of which it is not known whether they are there."""
     unheard: tuple[AccessApproval, ...] = ()
     """What people have said against a live grant, where it is not known whether they may."""
+    parent_gone: bool = False
+    """What was granted to the request that the grant works for is over."""
+    parent_unknown: bool = False
+    """It is not known whether it is."""
     longest_wait: timedelta = timedelta()
     """How long some policy lets a request wait for people."""
     verdict: Decision | None = None
@@ -114,11 +121,13 @@ class Await:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Read live whether the words that the grant rests on are there, and ask whether those who deny it may."""
+    """Read live whether what the grant rests on is there, and ask whether those who deny it may."""
 
     grant: TaskGrant
     unknown: tuple[ApprovalReference, ...]
     unheard: tuple[AccessApproval, ...]
+    parent: Parent | None = None
+    """The request that it works for, where it is not known whether what that was granted goes on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from valetkey.controller.cache import Cache, GrantNote
+from valetkey.controller.parents import Standing, standing
 from valetkey.controller.queue import Key, Queue
 
 AT_A_TIME: Final = 50
@@ -52,5 +53,7 @@ def _needs_something(cache: Cache, key: Key, grant: GrantNote, now: datetime) ->
     if pod is None or pod.terminating or pod.finished:
         return True
     if grant.request in cache.over or (cache.restored is not None and grant.created < cache.restored):
+        return True
+    if standing(cache, grant.parent) is not Standing.LIVE:
         return True
     return grant.ending or grant.due <= now or not grant.delivered

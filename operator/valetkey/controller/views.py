@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from valetkey.controller import parents
 from valetkey.controller.approvals import statement
 from valetkey.controller.cache import Cache
+from valetkey.controller.parents import Standing
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Progress, View
 from valetkey.controller.surroundings import Surroundings
@@ -67,6 +69,8 @@ class Views:
         same = pod is not None and pod.uid == subject.pod_uid
         live = not grant.metadata.terminating and vanished is None and request is not None and same
         taken_back, unknown = self._approvals(grant)
+        parent = parents.standing(self._cache, grant.spec.order.parent)
+        gone = progress.parent_gone or parent is Standing.GONE
         return View(
             request=request,
             grant=grant,
@@ -77,8 +81,10 @@ class Views:
             pod=pod,
             sharers=self.sharers(key.namespace, secret, subject.pod_uid),
             unheard=self._unheard(grant, progress) if live else (),
+            parent_gone=gone,
+            parent_unknown=parent is Standing.UNKNOWN,
             verdict=self._verdict(request, of_verified(pod), grant, now, progress)
-            if live and request and pod
+            if live and request and pod and not gone and parent is Standing.LIVE
             else None,
             progress=progress,
         )
@@ -201,6 +207,7 @@ class Views:
             approvals=approvals,
             active=active,
             opened=opened,
+            parent=parents.facts(self._cache, request.spec.parent),
             limit_active=self._limit_active,
             live=live,
             now=now,

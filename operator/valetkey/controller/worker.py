@@ -7,6 +7,7 @@ import logging
 from datetime import datetime
 from typing import assert_never
 
+from valetkey.controller import parents
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
@@ -151,7 +152,7 @@ class Worker:
             case Open():
                 return await self._beginnings.open(step, progress)
             case LookUp():
-                return await self._approvals.look_up(step, progress)
+                return await parents.look_up(self._backends, step, await self._approvals.look_up(step, progress))
             case Issue():
                 return await self._beginnings.issue(step, progress)
             case Deliver():
@@ -161,7 +162,7 @@ class Worker:
             case Drop():
                 return await self._refusals.drop(step, progress)
             case End():
-                return await self._endings.end(step, progress)
+                return await self._end(step, progress)
             case Revoke():
                 return await self._endings.revoke(step, progress)
             case LetGo():
@@ -172,6 +173,13 @@ class Worker:
                 raise AssertionError(step)
             case _:
                 assert_never(step)
+
+    async def _end(self, step: End, progress: Progress) -> Progress:
+        """Ends a grant, and has those looked at who work for its request: what they were granted ends with it."""
+        progress, cache = await self._endings.end(step, progress), self._backends.cache
+        for child in cache.children(step.grant.spec.request.uid):
+            self._queue.add(child, ending=child in cache.grants or child in cache.vanished)
+        return progress
 
     async def _hold(self, key: Key, undecided: Undecided, grant: TaskGrant | None) -> None:
         self._backends.metrics.failed(undecided.reason)

@@ -12,7 +12,7 @@ from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
-from valetkey.policy import allowances, approvals, delegations, limits
+from valetkey.policy import allowances, approvals, delegations, limits, lineage
 from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, of_handed_on, quoted
@@ -136,6 +136,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         pod_templates=Risk.POD_TEMPLATES in fitting.risks,
         backstop=spec.backstop == "Job",
         remembers=spec.limits.remembers,
+        act=lineage.act(facts.parent),
         approvals=given,
         wait=wait,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from valetkey.kinds.accessrequest import Denial
+from valetkey.kinds.delegation import Account
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
 from valetkey.reasons import Reason
 
@@ -19,13 +20,15 @@ class Approved:
     """The entry of the policy's access that the request lies within."""
     ttl: timedelta
     until: datetime | None
-    """When the policy ends, and with it what it grants; None if it does not."""
+    """When the policy ends, or what the request works for, and with it what is granted; None if neither does."""
     pod_templates: bool
     """Whether that entry accepts the risk PodTemplates."""
     backstop: bool
     """Whether the policy wants a timer Job for it."""
     remembers: int = 0
     """How many of this account's latest grants the policy looks at, this one among them; 0 where it limits no pace."""
+    act: tuple[Account, ...] = ()
+    """Whose work it is: the accounts that handed it on, the nearest first."""
     approvals: tuple[ApprovalReference, ...] = ()
     """By whose word, where the policy asks for people."""
     wait: timedelta | None = None

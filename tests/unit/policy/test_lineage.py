@@ -1,0 +1,279 @@
+"""What one request hands on to another: to whom, how much, how often, and what policy says to it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.unit.policy.given import DEPLOYMENTS, NOW, PODS, decided, deny, facts, in_shop, policy, request, unusable
+from tests.unit.policy.test_approvals import said
+from valetkey.kinds.agentpolicy import AgentPolicy
+from valetkey.policy.backwards import who_can
+from valetkey.policy.compile import Policies, compile_policy
+from valetkey.policy.decide import Approved, Decision, Denied, Waiting
+from valetkey.policy.facts import ParentFacts
+from valetkey.reasons import Reason
+
+FIXER = {"namespace": "shop-agents", "serviceAccount": "fixer"}
+HELPER = {"namespace": "web-agents", "serviceAccount": "helper"}
+PARENT = {"namespace": "plans", "name": "plan", "uid": "plan-uid"}
+READ_PODS = in_shop(PODS)
+GETS = {**DEPLOYMENTS, "verbs": ["get"]}
+
+
+def parent(**changes: Any) -> ParentFacts:
+    """A planner's live request that hands on what the request of `given` asks for, once, to its agent."""
+    base: dict[str, Any] = {
+        "namespace": "plans",
+        "name": "plan",
+        "uid": "plan-uid",
+        "task": {"id": "run-7", "objective": "Mend the shop", "purpose": "incident"},
+        "account": "planner",
+        "act": (),
+        "to": (("shop-agents", "fixer"),),
+        "depth": 1,
+        "access": (in_shop(DEPLOYMENTS),),
+        "not_after": NOW + timedelta(minutes=10),
+    }
+    return ParentFacts(**base | changes)
+
+
+def works(*policies: AgentPolicy, live: bool = False, asks: dict[str, Any] | None = None, **changes: Any) -> Decision:
+    """What is decided on a request that works for that one."""
+    known = facts(parent=parent(**changes), live=live)
+    return decided(request(parent=PARENT, **asks or {}), *(policies or (policy(),)), known=known)
+
+
+def refused(decision: Decision) -> tuple[str, str | None]:
+    assert isinstance(decision, Denied), decision
+    return decision.denial.reason, decision.denial.field
+
+
+def approved(decision: Decision) -> Approved:
+    assert isinstance(decision, Approved), decision
+    return decision
+
+
+# -- who works for another -------------------------------------------------------------------------------------------
+
+
+def test_what_is_handed_on_is_granted_by_the_workers_own_policy_and_names_whose_work_it_is() -> None:
+    granted = approved(works(act=(("desk", "boss"),)))
+    assert granted.policy.name == "shop-fixers"
+    assert [str(one) for one in granted.act] == ["plans/planner", "desk/boss"]
+    assert refused(works(policy(ttl={"max": "1m", "default": "1m"}), asks={"ttl": "2m"}))[0] == Reason.TTL_TOO_LONG
+    assert refused(works(policy(), deny()))[0] == Reason.POLICY_DENIED
+
+
+def test_it_ends_no_later_than_what_it_works_for() -> None:
+    assert approved(works(asks={"ttl": "15m"})).not_after(NOW) == NOW + timedelta(minutes=10)
+    assert approved(works(asks={"ttl": "2m"})).not_after(NOW) == NOW + timedelta(minutes=2)
+    before = policy(until="2026-11-23T14:03:00Z")
+    assert approved(works(before, asks={"ttl": "15m"})).not_after(NOW) == NOW + timedelta(minutes=3)
+
+
+@pytest.mark.parametrize(("left", "live", "is_live"), [(0.9, False, False), (1, False, True), (0.1, True, True)])
+def test_a_parent_that_is_about_to_end_hands_nothing_on(left: float, live: bool, is_live: bool) -> None:
+    decision = works(live=live, not_after=NOW + timedelta(seconds=left))
+    assert isinstance(decision, Approved) is is_live
+    assert is_live or refused(decision) == (Reason.PARENT_NOT_LIVE, "spec.parent")
+
+
+def test_a_parent_that_is_not_live_hands_nothing_on_whatever_policy_says() -> None:
+    decision = decided(request(parent=PARENT), policy(), known=facts())
+    assert refused(decision) == (Reason.PARENT_NOT_LIVE, "spec.parent")
+    assert isinstance(decision, Denied)
+    assert "plans/plan (plan-uid)" in decision.denial.message
+
+
+@pytest.mark.parametrize("account", [("shop-agents", "another"), ("shop", "fixer")])
+def test_it_hands_on_to_the_accounts_that_it_names_and_to_no_others(account: tuple[str, str]) -> None:
+    assert refused(works(to=(account,))) == (Reason.BEYOND_PARENT, "spec.parent")
+
+
+def test_what_goes_beyond_it_is_denied_with_the_field_and_what_it_gives() -> None:
+    decision = works(access=(in_shop(GETS),))
+    assert refused(decision) == (Reason.BEYOND_PARENT, "spec.access.kubernetes.scopes[0].rules[0]")
+    assert isinstance(decision, Denied)
+    assert decision.denial.allowed == "shop: get deployments.apps/checkout"
+
+
+def test_it_lies_within_one_of_the_accesses_that_are_handed_on_and_never_in_their_sum() -> None:
+    both = {"access": in_shop(GETS, PODS)}
+    wide = policy(access=[{"name": "all", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [GETS, PODS]}]}}])
+    assert approved(works(wide, asks=both, access=(READ_PODS, in_shop(GETS, PODS))))
+    decision = works(wide, asks=both, access=(in_shop(GETS), READ_PODS))
+    assert refused(decision) == (Reason.BEYOND_PARENT, "spec.access")
+    assert isinstance(decision, Denied)
+    assert decision.denial.allowed == "shop: get deployments.apps/checkout\nshop: get,list pods"
+
+
+# -- who hands it on -------------------------------------------------------------------------------------------------
+
+HANDS_ON: dict[str, Any] = {"delegation": {"to": [FIXER, HELPER], "maxDepth": 2}}
+
+
+def hands_on(to: list[dict[str, str]] | None = None, **delegation: Any) -> dict[str, Any]:
+    return {"delegation": {"to": to or [FIXER], **delegation}}
+
+
+def test_a_policy_says_whether_what_it_grants_may_be_handed_on_to_whom_and_how_often() -> None:
+    assert refused(decided(request(**hands_on()), policy())) == (Reason.ACCESS_BEYOND_POLICY, "spec.delegation")
+    worker = policy(delegation={"required": False})
+    assert refused(decided(request(**hands_on()), worker)) == (Reason.ACCESS_BEYOND_POLICY, "spec.delegation")
+    planner = policy(delegation={"to": [FIXER]})
+    assert approved(decided(request(**hands_on()), planner))
+    assert approved(decided(request(), planner))
+    deep = decided(request(**hands_on(maxDepth=2)), planner)
+    assert refused(deep) == (Reason.ACCESS_BEYOND_POLICY, "spec.delegation.maxDepth")
+    assert isinstance(deep, Denied)
+    assert deep.denial.allowed == "delegation: {maxDepth: 1, to: [{namespace: shop-agents, serviceAccount: fixer}]}"
+    stranger = decided(request(**hands_on([FIXER, HELPER])), planner)
+    assert refused(stranger) == (Reason.ACCESS_BEYOND_POLICY, "spec.delegation.to[1]")
+    assert approved(decided(request(**hands_on([FIXER, HELPER], maxDepth=2)), policy(**HANDS_ON)))
+
+
+def test_each_access_that_is_handed_on_is_decided_on_as_if_it_were_asked_for() -> None:
+    more = hands_on(access=[in_shop(DEPLOYMENTS), READ_PODS])
+    assert refused(decided(request(**more), policy(**HANDS_ON))) == (
+        Reason.ACCESS_BEYOND_POLICY,
+        "spec.delegation.access[1].kubernetes.scopes[0].rules[0].resources",
+    )
+    secrets = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    risky = [{"name": "all", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [DEPLOYMENTS, secrets]}]}}]
+    assert refused(decided(request(**hands_on(access=[in_shop(secrets)])), policy(access=risky, **HANDS_ON))) == (
+        Reason.RISK_NOT_ALLOWED,
+        "spec.delegation.access[0].kubernetes.scopes[0].rules[0]",
+    )
+
+
+def test_an_allows_rules_hold_for_each_access_that_is_handed_on() -> None:
+    rule = 'access.kubernetes.scopes.all(s, s.rules.all(r, r.verbs.all(v, v == "get")))'
+    only = policy(validations=[{"name": "reads", "expression": rule, "message": "Read only."}], **HANDS_ON)
+    mine = {"access": in_shop(GETS)}
+    assert approved(decided(request(**mine, **hands_on()), only))
+    assert refused(decided(request(**mine, **hands_on(access=[in_shop(DEPLOYMENTS)])), only))[0] == (
+        Reason.VALIDATION_FAILED
+    )
+
+
+def test_a_deny_about_a_right_holds_for_whoever_hands_it_on() -> None:
+    writes = [{**DEPLOYMENTS, "verbs": ["patch"]}]
+    no = deny(access=[{"name": "no", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": writes}]}}])
+    mine = {"access": in_shop(GETS)}
+    assert approved(decided(request(**mine, **hands_on()), policy(**HANDS_ON), no))
+    decision = decided(request(**mine, **hands_on(access=[in_shop(DEPLOYMENTS)])), policy(**HANDS_ON), no)
+    assert refused(decision) == (
+        Reason.POLICY_DENIED,
+        "spec.delegation.access[0].kubernetes.scopes[0].rules[0]",
+    )
+
+
+def test_people_are_asked_where_one_of_the_accesses_that_are_handed_on_takes_it() -> None:
+    when = 'access.kubernetes.scopes.exists(s, s.rules.exists(r, "patch" in r.verbs))'
+    asks = policy(approval={"when": when}, **HANDS_ON)
+    mine = {"access": in_shop(GETS)}
+    assert approved(decided(request(**mine, **hands_on()), asks))
+    assert isinstance(decided(request(**mine, **hands_on(access=[in_shop(DEPLOYMENTS)])), asks), Waiting)
+
+
+def test_what_is_handed_on_and_could_be_read_in_more_ways_than_one_is_denied_before_any_policy() -> None:
+    odd = in_shop({**PODS, "resources": ["pods/*"]})
+    assert refused(decided(request(**hands_on(access=[odd])), policy(**HANDS_ON))) == (
+        Reason.ACCESS_BEYOND_POLICY,
+        "spec.delegation.access[0].kubernetes.scopes[0].rules[0].resources",
+    )
+
+
+# -- who hands on what was handed on ---------------------------------------------------------------------------------
+
+TWICE: dict[str, Any] = {"to": (("shop-agents", "fixer"), ("web-agents", "helper")), "depth": 2}
+
+
+def test_what_was_handed_on_goes_on_less_often_to_no_others_and_is_no_more() -> None:
+    sub = policy(delegation={"to": [FIXER, HELPER], "maxDepth": 4})
+    assert approved(works(sub, asks=hands_on([HELPER]), **TWICE))
+    assert approved(works(sub, asks=hands_on([HELPER], access=[in_shop(GETS)]), **TWICE))
+    for asks, field in (
+        (hands_on([HELPER], maxDepth=2), "spec.delegation.maxDepth"),
+        (hands_on([HELPER, {"namespace": "web-agents", "serviceAccount": "x"}]), "spec.delegation.to[1]"),
+        (
+            hands_on([HELPER], access=[in_shop(GETS), READ_PODS]),
+            "spec.delegation.access[1].kubernetes.scopes[0].rules[0]",
+        ),
+    ):
+        assert refused(works(sub, asks=asks, **TWICE)) == (Reason.BEYOND_PARENT, field)
+    assert refused(works(sub, asks=hands_on([FIXER]), depth=1)) == (Reason.BEYOND_PARENT, "spec.delegation.maxDepth")
+
+
+# -- what policies say to it -----------------------------------------------------------------------------------------
+
+
+def test_a_policy_may_grant_only_what_works_for_another() -> None:
+    worker = policy(delegation={"required": True})
+    assert approved(works(worker))
+    assert refused(decided(request(), worker)) == (Reason.PARENT_NOT_LIVE, "spec.parent")
+    (may,) = who_can(Policies.of([compile_policy(worker)]), "patch", "deployments", "apps", "shop")
+    assert "for another request" in may.conditions
+
+
+@pytest.mark.parametrize(
+    ("expression", "alone", "working"),
+    [
+        ("has(parent.name)", False, True),
+        ('has(parent.name) && parent.namespace == "plans" && parent.name == "plan"', False, True),
+        ('has(parent.identity) && parent.identity.serviceAccount == "planner"', False, True),
+        ('has(parent.task) && parent.task.purpose == "incident" && parent.task.id == "run-7"', False, True),
+        ("has(parent.task) && size(parent.task.parameters) == 0", False, True),
+        ('!has(parent.identity) || parent.identity.namespace == "plans"', True, True),
+    ],
+)
+def test_rules_read_what_a_request_works_for(expression: str, alone: bool, working: bool) -> None:
+    ruled = policy(validations=[{"name": "parent", "expression": expression, "message": "No."}])
+    assert isinstance(decided(request(), ruled), Approved) is alone
+    assert isinstance(works(ruled), Approved) is working
+
+
+def test_a_deny_that_reads_a_parent_where_there_is_none_counts_as_true() -> None:
+    no = deny(validations=[{"name": "parent", "expression": 'parent.name == "plan"', "message": "m"}])
+    assert refused(decided(request(), policy(), no))[0] == Reason.POLICY_DENIED
+
+
+@pytest.mark.parametrize(
+    ("who", "counts"),
+    [
+        ("ann", True),
+        ("system:serviceaccount:shop-agents:fixer", False),
+        ("system:serviceaccount:plans:planner", False),
+        ("system:serviceaccount:desk:boss", False),
+        ("system:serviceaccount:web-agents:helper", False),
+        ("system:serviceaccount:shop-agents:sibling", False),
+        ("system:serviceaccount:shop-agents:stranger", True),
+    ],
+)
+def test_nobody_with_a_part_in_the_work_approves_it(who: str, counts: bool) -> None:
+    """The agent itself, who gets it next, who handed it on, and who else may have got that."""
+    known = parent(
+        act=(("desk", "boss"),),
+        to=(("shop-agents", "fixer"), ("web-agents", "helper"), ("shop-agents", "sibling")),
+        depth=2,
+    )
+    asks = policy(approval={}, delegation={"to": [HELPER]})
+    asked = request(parent=PARENT, **hands_on([HELPER]))
+    decision = decided(asked, asks, known=facts(parent=known, approvals=(said(who),)))
+    assert isinstance(decision, Approved if counts else Waiting), decision
+    if isinstance(decision, Waiting) and "fixer" not in who:
+        assert decision.void == (f"{who} has a part in that work",)
+
+
+def test_a_delegate_does_not_approve_what_it_would_get() -> None:
+    asks = policy(approval={}, **HANDS_ON)
+    word = said("system:serviceaccount:web-agents:helper")
+    assert isinstance(decided(request(**hands_on([HELPER])), asks, known=facts(approvals=(word,))), Waiting)
+    assert approved(decided(request(**hands_on()), asks, known=facts(approvals=(word,))))
+
+
+def test_delegation_belongs_to_an_allow() -> None:
+    assert unusable(deny(delegation={"to": [FIXER]})).message.startswith("spec.delegation: it belongs to an Allow")
