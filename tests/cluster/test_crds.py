@@ -21,6 +21,8 @@ ONE_OF_RULE = "a rule names resources or nonResourceURLs, one of the two"
 ONE_OF_SCOPE = "a scope has rules or a clusterRole, one of the two"
 NEEDS_NAMESPACE = "a subject names a namespace or a namespaceSelector; everybody is {any: true}"
 
+PARENT = {"namespace": "agents", "name": "plan", "uid": "0b8e4a6c-1a2b-4c3d-8e4f-5a6b7c8d9e0f"}
+WORKER = {"namespace": "agents", "serviceAccount": "worker"}
 RULE = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
 
 
@@ -66,6 +68,17 @@ def selector(**requirement: Any) -> Json:
         },
         {"spec": {"task": {"objective": "Größe 10 → 12, weil «checkout» fällt 🙂"}}},
         {"spec": {"delivery": {"secret": {"name": "valetkey-asker"}}}},
+        {"spec": {"parent": PARENT}},
+        {"spec": {"delegation": {"to": [WORKER]}}},
+        {
+            "spec": {
+                "delegation": {
+                    "to": [WORKER],
+                    "maxDepth": 4,
+                    "access": [access({"rules": [RULE]})["spec"]["access"]] * 4,
+                }
+            }
+        },
     ],
 )
 async def test_a_request_is_accepted(api: Api, world: World, change: Json) -> None:
@@ -152,6 +165,21 @@ async def test_a_request_is_accepted(api: Api, world: World, change: Json) -> No
             {"spec": {"task": {"parameters": {str(n): n for n in range(65)}}}},
             "spec.task.parameters: Too many: 65: must have at most 64 items",
         ),
+        ({"spec": {"parent": {"namespace": "a", "name": "b"}}}, "spec.parent.uid: Required value"),
+        ({"spec": {"parent": PARENT | {"namespace": "A"}}}, "spec.parent.namespace: Invalid value"),
+        ({"spec": {"delegation": {}}}, "spec.delegation.to: Required value"),
+        ({"spec": {"delegation": {"to": []}}}, "spec.delegation.to in body should have at least 1 items"),
+        ({"spec": {"delegation": {"to": [WORKER, WORKER]}}}, "spec.delegation.to[1]: Duplicate value"),
+        ({"spec": {"delegation": {"to": [WORKER], "maxDepth": 5}}}, "spec.delegation.maxDepth: Invalid value"),
+        ({"spec": {"delegation": {"to": [WORKER], "maxDepth": 0}}}, "spec.delegation.maxDepth: Invalid value"),
+        (
+            {"spec": {"delegation": {"to": [WORKER], "access": [{}]}}},
+            "spec.delegation.access[0]: Invalid value: access has exactly one member: kubernetes",
+        ),
+        (
+            {"spec": {"delegation": {"to": [WORKER], "access": [access({})["spec"]["access"]]}}},
+            f"spec.delegation.access[0].kubernetes.scopes[0]: Invalid value: {ONE_OF_SCOPE}",
+        ),
         ({"spec": {"outcome": "Done"}}, 'spec.outcome: Unsupported value: "Done"'),
         ({"spec": {"requester": {"via": "Door"}}}, 'spec.requester.via: Unsupported value: "Door"'),
     ],
@@ -194,12 +222,17 @@ async def test_unknown_members_are_refused_by_clients_that_ask_for_it(api: Api, 
                 {"spec": {"subject": {"podUID": "other"}}},
                 {"spec": {"requester": {"nodeName": "other"}}},
                 {"spec": {"outcome": "Succeeded", "ttl": "10m"}},
+                {"spec": {"parent": PARENT}},
+                {"spec": {"delegation": {"to": [WORKER | {"serviceAccount": "other"}]}}},
+                {"spec": {"delegation": None}},
+                {"spec": {"delegation": {"maxDepth": 2}}},
             )
         ),
     ],
 )
 async def test_the_spec_of_a_request_does_not_change(api: Api, world: World, change: Json, message: str) -> None:
-    body = world.request("asker", spec={"ttl": "5m", "task": {"parameters": {"deployment": "checkout"}}})
+    asked = {"ttl": "5m", "task": {"parameters": {"deployment": "checkout"}}, "delegation": {"to": [WORKER]}}
+    body = world.request("asker", spec=asked)
     made = await api.made(REQUESTS, body, by=world.tokens["asker"])
     status, answer = await api.patch(f"{REQUESTS}/{made['metadata']['name']}", change, by=world.tokens["asker"])
     assert status == 422, answer
@@ -270,6 +303,9 @@ async def test_the_spec_of_a_grant_does_not_change(api: Api, world: World) -> No
         {"spec": {"ttl": {"default": "5m", "max": "15m"}}},
         {"spec": {"ttl": {"max": "15m"}}},
         {"spec": {"backstop": "Job"}},
+        {"spec": {"delegation": {"to": [WORKER]}}},
+        {"spec": {"delegation": {"to": [WORKER], "maxDepth": 4, "required": True}}},
+        {"spec": {"delegation": {"required": True}}},
         {"spec": {"approval": {}}},
         {"spec": {"approval": {"when": "true", "approvals": 10, "timeout": "24h"}}},
         {"spec": {"purposes": [{"name": "a", "parameters": {"n": {"type": "integer", "minimum": 1, "maximum": 3}}}]}},
@@ -406,6 +442,15 @@ async def test_a_policy_has_the_defaults_that_its_author_left_out(api: Api, inst
         ({"spec": {"approval": {"timeout": "0s"}}}, 'spec.approval.timeout: Invalid value: "0s": at least 1s'),
         ({"spec": {"approval": {"approvals": 0}}}, "spec.approval.approvals: Invalid value"),
         ({"spec": {"approval": {"approvals": 11}}}, "spec.approval.approvals: Invalid value"),
+        ({"spec": {"delegation": {}}}, "spec.delegation: Invalid value: delegation says to whom (to), that it is"),
+        (
+            {"spec": {"delegation": {"required": True, "maxDepth": 1}}},
+            "spec.delegation: Invalid value: maxDepth says how",
+        ),
+        (
+            {"spec": {"effect": "Deny", "delegation": {"required": True}}},
+            "spec: Invalid value: delegation belongs to an",
+        ),
         ({"spec": {"backstop": "Pod"}}, 'spec.backstop: Unsupported value: "Pod"'),
     ],
 )

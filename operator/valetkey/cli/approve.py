@@ -69,6 +69,8 @@ def _say(
     spec, status = body["spec"], body.get("status", {})
     typer.echo(f"{printable(status.get('agent', ''))} asks for {printable(status.get('access', ''))}")
     typer.echo(f"for {printable(spec['task']['purpose'])}: {printable(spec['task']['objective'])}")
+    if parent := spec.get("parent"):
+        typer.echo(printable(f"in the work of {parent['namespace']}/{parent['name']}"))
     # A name may be another request's by now than when somebody was told of it.
     if not yes and not typer.confirm(f"{verdict} it?"):
         raise stop("nothing was said")

@@ -42,7 +42,7 @@ def can_i(
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise stop(f"{file}: it is no AccessRequest: {error}", 2) from None
     request = _request(asked | _asker(namespace, name), file)
-    known = facts(namespace, name, request.access, cluster)
+    known = facts(namespace, request, cluster)
     _tell(decide(request, policies(), known), output)
 
 
@@ -62,7 +62,7 @@ def explain(
         raise stop(f"there is no AccessRequest {where}/{name}")
     spec = _request(body["spec"], Path(name))
     uid, all_policies = body["metadata"]["uid"], policies()
-    known = facts(where, spec.requester.pod_name, spec.access, cluster, request_uid=uid)
+    known = facts(where, spec, cluster, request_uid=uid)
     said = explained(spec, all_policies, known)
     if output is Output.JSON:
         return typer.echo(json.dumps([asdict(one) for one in said], default=str))

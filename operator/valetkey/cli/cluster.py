@@ -10,12 +10,15 @@ from pydantic import ValidationError
 
 from valetkey.cli.kubectl import Json, kubectl, read, stop
 from valetkey.identity import of_verified
-from valetkey.kinds.access import Access
 from valetkey.kinds.accessapproval import AccessApproval
+from valetkey.kinds.accessrequest import AccessRequest, RequestSpec
 from valetkey.kinds.agentpolicy import AgentPolicy
+from valetkey.kinds.delegation import Parent
+from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.pods import parse
 from valetkey.policy.compile import Policies, compile_policy
-from valetkey.policy.facts import Facts, RoleRule, Statement
+from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement
+from valetkey.policy.lineage import parent_facts
 
 LIMIT: int = 20
 """The chart's own limit of live grants; the installation may have another."""
@@ -33,18 +36,19 @@ def policies() -> Policies:
     return Policies.of(found)
 
 
-def facts(namespace: str, pod_name: str, access: Access, cluster: str, *, request_uid: str | None = None) -> Facts:
+def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: str | None = None) -> Facts:
     """What is known of the cluster, of the pod that asks and of what people have said; all of them count as allowed."""
-    body = read("pod", namespace, pod_name)
+    body = read("pod", namespace, request.requester.pod_name)
     if body is None:
-        raise stop(f"there is no pod {namespace}/{pod_name}")
+        raise stop(f"there is no pod {namespace}/{request.requester.pod_name}")
     pod = parse(body)
     grants = [grant for grant in _list("taskgrants.valetkey.dev", namespace) if "end" not in grant.get("status", {})]
     active: dict[str, int] = {}
     for order in (grant["spec"]["order"] for grant in grants):
         if order["subject"]["serviceAccount"] == pod.service_account:
             active[order["policy"]["name"]] = active.get(order["policy"]["name"], 0) + 1
-    scopes = access.kubernetes.scopes if access.kubernetes is not None else ()
+    accesses = (request.access, *request.handed_on)
+    scopes = [scope for access in accesses if access.kubernetes for scope in access.kubernetes.scopes]
     roles = {name: _role(name) for scope in scopes if (name := scope.cluster_role) is not None}
     return Facts(
         identity=of_verified(pod),
@@ -54,9 +58,24 @@ def facts(namespace: str, pod_name: str, access: Access, cluster: str, *, reques
         active=active,
         limit_active=LIMIT,
         approvals=_said(namespace, request_uid) if request_uid is not None else (),
+        parent=_parent(request.parent),
         live=False,
         now=datetime.now(UTC),
     )
+
+
+def _parent(parent: Parent | None) -> ParentFacts | None:
+    """What a live parent hands on; the right to read its request and its grant is the caller's own."""
+    if parent is None:
+        return None
+    grant = read("taskgrants.valetkey.dev", parent.namespace, parent.name)
+    request = read("accessrequests.valetkey.dev", parent.namespace, parent.name)
+    if grant is None or request is None:
+        return None
+    granted, asked = TaskGrant.model_validate(grant), AccessRequest.model_validate(request)
+    ended = granted.metadata.terminating or granted.status.end is not None
+    same = granted.spec.request.uid == asked.metadata.uid == parent.uid
+    return parent_facts(granted, asked) if same and not ended else None
 
 
 def _said(namespace: str, request_uid: str) -> tuple[Statement, ...]:

@@ -20,7 +20,7 @@ from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import format_seconds, format_time
 from valetkey.kube.api import Json
 from valetkey.policy.decide import Waiting
-from valetkey.policy.notation import line
+from valetkey.policy.notation import line_of_request
 
 TYPE: Final = "dev.valetkey.approval.requested"
 TRIES: Final = 5
@@ -90,7 +90,7 @@ class Notices:
             "time": format_time(self._clock()),
             "datacontenttype": "application/json",
             "data": {
-                "access": line(request.spec.access),
+                "access": line_of_request(request.spec),
                 "objective": task.objective,
                 "purpose": task.purpose,
                 "policy": waiting.policy,

@@ -18,7 +18,7 @@ from valetkey.kinds.base import Condition, format_seconds
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, Order, TaskGrant
 from valetkey.policy.decide import Waiting
-from valetkey.policy.notation import line
+from valetkey.policy.notation import line_of_request
 from valetkey.reasons import Reason, place_of
 
 MOST: Final = 4096
@@ -50,7 +50,7 @@ def of_refused(
         conditions=conditions(request.status.conditions, says, now),
         decision=decision or request.status.decision,
         agent=agent(request),
-        access=line(request.spec.access),
+        access=line_of_request(request.spec),
     )
 
 
@@ -72,7 +72,7 @@ def of_ready(
         ),
         decision=DecisionStatus(id=order.decision, outcome="Approved", policy=order.policy.name, at=order.opened_at),
         agent=agent(request),
-        access=order.line,
+        access=line_of_request(request.spec),
         grant=GrantReference(name=grant.metadata.name, uid=grant.metadata.uid),
         expires_at=order.not_after,
         dead_at=credential.expires_at + overrun,
@@ -121,7 +121,7 @@ def of_ended(request: AccessRequest, reason: Reason, message: str, now: datetime
         update={
             "conditions": conditions(request.status.conditions, ended, now),
             "agent": agent(request),
-            "access": line(request.spec.access),
+            "access": line_of_request(request.spec),
             "delivery": None,
         }
     )

@@ -192,7 +192,8 @@ class Views:
         opened: Mapping[str, tuple[datetime, ...]],
         live: bool,
     ) -> Facts:
-        scopes = request.spec.access.kubernetes.scopes if request.spec.access.kubernetes else ()
+        accesses = (request.spec.access, *request.spec.handed_on)
+        scopes = [scope for access in accesses if access.kubernetes for scope in access.kubernetes.scopes]
         # Cluster scope reaches every namespace: a rule about namespaces sees them all.
         everywhere = any(scope.namespace is None for scope in scopes)
         named = {scope.namespace for scope in scopes} | {identity.namespace}

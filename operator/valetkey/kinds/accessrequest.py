@@ -127,6 +127,11 @@ class RequestSpec(Model):
         default=None, description="Set by the agent when its task is over; the access ends then."
     )
 
+    @property
+    def handed_on(self) -> tuple[Access, ...]:
+        """Each access that is handed on and not only asked for."""
+        return self.delegation.access or () if self.delegation is not None else ()
+
 
 class Denial(Model):
     """Why not, and what would pass, for the agent that reads it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -12,10 +12,12 @@ from pydantic import Field
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import Delivery, Requester, RequestSpec, SecretDelivery, Subject, Task
 from valetkey.kinds.base import Duration, Model, Name, Time, format_duration
+from valetkey.kinds.delegation import Account, Delegation, Parent
 from valetkey.kinds.identity import Identity
 from valetkey.policy.compile import Policies
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
-from valetkey.policy.facts import Facts, RoleRule, Statement
+from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement
+from valetkey.policy.lineage import facts_of
 
 Outcome = Literal["Approved", "Denied", "Undecided", "Waiting"]
 
@@ -53,6 +55,7 @@ class Request(Model):
     task: Task = Field(description="The task.")
     access: Access = Field(description="What the task needs.")
     ttl: Duration | None = Field(default=None, description="For how long.")
+    delegation: Delegation | None = Field(default=None, description="What is handed on, and to whom.")
 
 
 class Said(Model):
@@ -63,6 +66,15 @@ class Said(Model):
     verdict: Literal["Approve", "Deny"] = Field(default="Approve", description="Approve or Deny. Default Approve.")
 
 
+class ParentCase(Model):
+    """The live request that another works for, as it was granted."""
+
+    agent: Agent = Field(description="Who asked it.")
+    request: Request = Field(description="What was asked; what it hands on is in its delegation.")
+    ends_in: Duration = Field(default=timedelta(minutes=5), description="When its grant ends. Default 5m.")
+    act: tuple[Account, ...] = Field(default=(), description="Who handed that on, the nearest first.")
+
+
 class Case(Model):
     """One request, and what is to become of it."""
 
@@ -71,6 +83,7 @@ class Case(Model):
     request: Request = Field(description="What is asked.")
     facts: Known = Field(default=Known(), description="What is known, beside and before what the file says.")
     approvals: tuple[Said, ...] = Field(default=(), description="What people have said on it.")
+    parent: ParentCase | None = Field(default=None, description="The live request that it works for.")
     expect: Outcome = Field(description="What is decided.")
     policy: str | None = Field(default=None, description="The policy that decides. Left out: whichever.")
     reason: str | None = Field(default=None, description="The reason of a denial, or why it is undecided.")
@@ -108,6 +121,8 @@ def _request(case: Case) -> RequestSpec:
         task=case.request.task,
         access=case.request.access,
         ttl=case.request.ttl,
+        parent=None if case.parent is None else _named(case.parent),
+        delegation=case.request.delegation,
         delivery=Delivery(secret=SecretDelivery()),
         subject=Subject(pod_name=agent.pod_name, pod_uid="uid"),
         requester=Requester(
@@ -140,8 +155,25 @@ def _facts(case: Case, file: Known) -> Facts:
         opened=file.opened | own.opened,
         limit_active=20,
         approvals=tuple(_statement(said, at) for said in case.approvals),
+        parent=None if case.parent is None else _parent(case.parent, at),
         live=False,
         now=at,
+    )
+
+
+def _named(parent: ParentCase) -> Parent:
+    return Parent(namespace=parent.agent.namespace, name="parent", uid="parent")
+
+
+def _parent(parent: ParentCase, now: datetime) -> ParentFacts:
+    return facts_of(
+        _named(parent),
+        task=parent.request.task,
+        account=parent.agent.service_account,
+        act=parent.act,
+        access=parent.request.access,
+        delegation=parent.request.delegation,
+        not_after=now + parent.ends_in,
     )
 
 

@@ -60,10 +60,9 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
 
 def _unreadable(request: RequestSpec) -> Denial | None:
     """Why no policy is asked at all: the request is too large or can be read in more ways than one."""
-    handed_on = request.delegation.access or () if request.delegation is not None else ()
     try:
         check_access(request.access)
-        for at, access in enumerate(handed_on):
+        for at, access in enumerate(request.handed_on):
             check_access(access, f"spec.delegation.access[{at}]")
         check_size(request.task.parameters)
     except ShapeError as error:

@@ -8,9 +8,11 @@ more (RFC 8693 calls those before it the actors, `act`).
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from valetkey.kinds.access import Access
-from valetkey.kinds.accessrequest import AccessRequest, Denial, RequestSpec
-from valetkey.kinds.delegation import Account, Delegation
+from valetkey.kinds.accessrequest import AccessRequest, Denial, RequestSpec, Task
+from valetkey.kinds.delegation import Account, Delegation, Parent
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.denials import denial
 from valetkey.policy.facts import Facts, ParentFacts
@@ -23,20 +25,45 @@ _ACCESS = "spec.access"
 
 def parent_facts(grant: TaskGrant, request: AccessRequest) -> ParentFacts:
     """What a decision on whoever works for a live grant reads of it and of its request."""
-    order, task = grant.spec.order, request.spec.task
-    delegation = order.delegation
-    return ParentFacts(
-        namespace=grant.metadata.namespace,
-        name=grant.metadata.name,
-        uid=order.request_uid,
-        task=task.to_api(),
+    order, metadata = grant.spec.order, grant.metadata
+    return facts_of(
+        Parent(namespace=metadata.namespace, name=metadata.name, uid=order.request_uid),
+        task=request.spec.task,
         account=order.subject.service_account,
-        act=tuple((account.namespace, account.service_account) for account in order.act),
-        to=tuple((account.namespace, account.service_account) for account in delegation.to) if delegation else (),
-        depth=delegation.depth if delegation else 0,
-        access=tuple(access.to_api() for access in handed_on(order.access, delegation)),
+        act=order.act,
+        access=order.access,
+        delegation=order.delegation,
         not_after=order.not_after,
     )
+
+
+def facts_of(
+    parent: Parent,
+    *,
+    task: Task,
+    account: str,
+    act: tuple[Account, ...],
+    access: Access,
+    delegation: Delegation | None,
+    not_after: datetime,
+) -> ParentFacts:
+    """The same, by its parts."""
+    return ParentFacts(
+        namespace=parent.namespace,
+        name=parent.name,
+        uid=parent.uid,
+        task=task.to_api(),
+        account=account,
+        act=_pairs(act),
+        to=_pairs(delegation.to) if delegation is not None else (),
+        depth=delegation.depth if delegation is not None else 0,
+        access=tuple(one.to_api() for one in handed_on(access, delegation)),
+        not_after=not_after,
+    )
+
+
+def _pairs(accounts: tuple[Account, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((account.namespace, account.service_account) for account in accounts)
 
 
 def handed_on(own: Access, delegation: Delegation | None) -> tuple[Access, ...]:
@@ -98,7 +125,7 @@ def _hands_on_more(request: RequestSpec, parent: ParentFacts, given: tuple[Acces
     for at, account in enumerate(delegation.to):
         if (account.namespace, account.service_account) not in parent.to:
             return _more(request, f"spec.delegation.to[{at}]", "is an account that it does not name", None)
-    for at, access in enumerate(delegation.access or ()):
+    for at, access in enumerate(request.handed_on):
         beyond = _beyond(access, given, f"spec.delegation.access[{at}]", request)
         if beyond is not None:
             return beyond

@@ -1,6 +1,8 @@
 """How does an access read on one line?
 
 `shop: get,patch deployments.apps/checkout; web: clusterrole log-reader; cluster: get nodes; cluster: get /healthz`
+
+What a request hands on follows an arrow: `shop: get pods → shop-agents/fixer: shop: get pods/log | web: get pods`
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from valetkey.kinds.access import Access, Rule, Scope
+from valetkey.kinds.accessrequest import RequestSpec
+from valetkey.kinds.delegation import Delegation
 
 MAX_LINE: Final = 2048
 
@@ -17,7 +21,24 @@ def line(access: Access) -> str:
     """The access on one line of at most 2048 characters, in the words of the request."""
     scopes = access.kubernetes.scopes if access.kubernetes is not None else ()
     whole = "; ".join(part for scope in scopes for part in _parts(scope))
-    return whole if len(whole) <= MAX_LINE else whole[: MAX_LINE - 1] + "…"
+    return _cut(whole, MAX_LINE)
+
+
+def line_of_request(request: RequestSpec) -> str:
+    """What a request asks for and hands on, on one line of at most 2048 characters; neither crowds the other out."""
+    if request.delegation is None:
+        return line(request.access)
+    return f"{_cut(line(request.access), MAX_LINE // 2)} → {_cut(_handed_on(request.delegation), MAX_LINE // 2 - 3)}"
+
+
+def _handed_on(delegation: Delegation) -> str:
+    often = "" if delegation.depth == 1 else f" ({delegation.depth} times)"
+    what = "the same" if delegation.access is None else " | ".join(map(line, delegation.access))
+    return f"{', '.join(map(str, delegation.to))}{often}: {what}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _parts(scope: Scope) -> Iterator[str]:

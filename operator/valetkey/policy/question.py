@@ -30,9 +30,7 @@ class Question:
     @classmethod
     def of(cls, request: RequestSpec, facts: Facts, policy: str | None = None) -> Question:
         """With everything that people have said that counts, for one policy or for whichever."""
-        delegation = request.delegation
-        others = delegation.access or () if delegation is not None else ()
-        handed_on = (request.model_copy(update={"access": one, "delegation": None}) for one in others)
+        handed_on = (request.model_copy(update={"access": one, "delegation": None}) for one in request.handed_on)
         return cls(
             request,
             facts,

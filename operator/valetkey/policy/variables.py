@@ -49,8 +49,7 @@ def _parent(parent: ParentFacts | None) -> dict[str, Any]:
     if parent is None:
         return {}
     identity = {"namespace": parent.namespace, "serviceAccount": parent.account}
-    task = {"parameters": {}, **parent.task}  # JSON leaves out what is empty
-    return {"namespace": parent.namespace, "name": parent.name, "identity": identity, "task": task}
+    return {"namespace": parent.namespace, "name": parent.name, "identity": identity, "task": dict(parent.task)}
 
 
 def _approval(one: Statement) -> dict[str, Any]:

@@ -152,6 +152,12 @@ def words(scopes: int) -> Json:
     return {"spec": {"access": {"kubernetes": {"scopes": [{"namespace": "shop", "rules": [rule] * 16}] * scopes}}}}
 
 
+def handed_on(*accesses: Json) -> Json:
+    """The same rules, handed on and not asked for."""
+    to = [{"namespace": "agents", "serviceAccount": f"worker-{n}"} for n in range(16)]
+    return {"spec": {"delegation": {"to": to, "access": [body["spec"]["access"] for body in accesses]}}}
+
+
 SIZES: dict[str, tuple[Json, Json, str]] = {
     "parameters": (
         {"spec": {"task": {"parameters": {"a": "p" * 16000}}}},
@@ -198,6 +204,21 @@ SIZES: dict[str, tuple[Json, Json, str]] = {
         words(3),
         words(4),
         "the rules of a request have 16384 characters at most",
+    ),
+    "rules that are handed on": (
+        handed_on(rules(2, 60), rules(2, 60), rules(2, 60)),
+        handed_on(rules(2, 60), rules(2, 60), rules(2, 60), rules(2, 60)),
+        "with those that it hands on",
+    ),
+    "many one-letter words that are handed on": (
+        handed_on(words(1), words(1), words(1)),
+        handed_on(words(1), words(1), words(1), words(1)),
+        "with those that it hands on",
+    ),
+    "rules of both": (
+        merged(rules(4, 60), handed_on(rules(3, 60))),
+        merged(rules(4, 60), handed_on(rules(4, 60))),
+        "with those that it hands on",
     ),
     "labels": (
         {"metadata": {"labels": {f"l{n}": "" for n in range(30)}}},

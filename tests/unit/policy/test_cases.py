@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from tests.cluster.local.places import ROOT
 from tests.examples import TABLE, folders, table
+from tests.unit.policy.given import request
 from valetkey.cli.app import app
-from valetkey.kinds.access import Access
-from valetkey.kinds.accessrequest import Task
+from valetkey.kinds.accessrequest import RequestSpec
 
 EXAMPLES = folders()
 
@@ -36,9 +36,11 @@ def test_the_table_of_what_the_examples_decide_is_current() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[path.name for path in EXAMPLES])
 def test_the_request_of_every_example_can_be_read(example: Path) -> None:
-    spec = yaml.safe_load((example / "request.yaml").read_text())["spec"]
-    Task.model_validate(spec["task"])
-    Access.model_validate(spec["access"])
+    bodies = [yaml.safe_load(path.read_text()) for path in example.glob("*.yaml") if path.stem in ("request", "work")]
+    filled_in = {field: request().to_api()[field] for field in ("subject", "requester")}
+    for body in bodies:
+        RequestSpec.model_validate(body["spec"] | filled_in)
+    assert bodies
 
 
 def changed(tmp_path: Path, old: str, new: str) -> Path:

@@ -29,7 +29,7 @@ def parent(**changes: Any) -> ParentFacts:
         "namespace": "plans",
         "name": "plan",
         "uid": "plan-uid",
-        "task": {"id": "run-7", "objective": "Mend the shop", "purpose": "incident"},
+        "task": {"id": "run-7", "objective": "Mend the shop", "purpose": "incident", "parameters": {}},
         "account": "planner",
         "act": (),
         "to": (("shop-agents", "fixer"),),

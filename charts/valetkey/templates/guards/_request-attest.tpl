@@ -22,6 +22,9 @@ variables:
 - name: parameters
   expression: >-
     object.?spec.?task.?parameters.orValue({})
+- name: accesses
+  expression: >-
+    [object.?spec.?access.orValue({})] + object.?spec.?delegation.?access.orValue([])
 validations:
 - expression: >-
     !variables.create || request.namespace in {{ toJson .Values.agentNamespaces }}
@@ -43,10 +46,10 @@ validations:
     || variables.parameters[k].all(s, !s.matches('\\p{Cc}'))))
   message: the parameters of a task have no control characters
 - expression: >-
-    !variables.create || object.?spec.?access.?kubernetes.?scopes.orValue([]).map(s, s.?rules.orValue([]).map(r,
+    !variables.create || variables.accesses.map(a, a.?kubernetes.?scopes.orValue([]).map(s, s.?rules.orValue([]).map(r,
     [r.?apiGroups, r.?resources, r.?resourceNames, r.?nonResourceURLs, r.?verbs].map(w, w.orValue([]).map(n, size(n) + 8).sum()).sum()).sum())
-    .sum() <= 16384
-  message: the rules of a request have 16384 characters at most, and each word counts eight more; ask for less, or in several requests
+    .sum()).sum() <= 16384
+  message: the rules of a request have 16384 characters at most, with those that it hands on, and each word counts eight more; ask for less, or in several requests
 - expression: >-
     !variables.create || (object.metadata.?labels.orValue({}).size() <= 32
     && object.metadata.?annotations.orValue({}).size() <= 32 && object.metadata.?annotations.orValue({}).map(k,
