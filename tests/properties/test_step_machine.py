@@ -24,6 +24,7 @@ PEOPLE = ("ann", "bob", "kim")
 APPROVALS = st.none() | st.integers(1, 2)
 """How many people a policy asks; None where it asks nobody."""
 HOUR = timedelta(hours=1)
+HANDS_ON: Json = {"delegation": {"to": [{"namespace": "shop", "serviceAccount": "fixer"}], "maxDepth": 3}}
 
 
 AWAKE = objects.AWAKE
@@ -46,7 +47,7 @@ class Machine(RuleBasedStateMachine):
         self.world.add("ValidatingAdmissionPolicy", {**GUARD})
         self.world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
         self.per_hour = per_hour
-        self.limits = {} if per_hour is None else {"limits": {"perHour": per_hour}}
+        self.limits = HANDS_ON | ({} if per_hour is None else {"limits": {"perHour": per_hour}})
         self.world.add("AgentPolicy", policy(15, backstop, **people(asks), **self.limits))
         self.world.approvers = {"fix": set(PEOPLE)}
         self.asked_for = {1: asks or 0}
@@ -90,6 +91,12 @@ class Machine(RuleBasedStateMachine):
                 assert {word["uid"] for word in grant["spec"]["order"].get("approvals", ())} <= said, (
                     "it outlives a word"
                 )
+            # Who works for what has just ended has been woken, and may have had its turn before.
+            self.run(self.process.work)
+            named = {grant["spec"]["order"]["requestUID"] for grant in self.live_grants() if "end" not in status(grant)}
+            for grant in self.live_grants():
+                parent = grant["spec"]["order"].get("parent")
+                assert parent is None or parent["uid"] in named, "it outlives its parent"
 
     @rule(at=st.integers(1, 14), orphan=st.booleans(), named=st.booleans())
     def the_operator_sweeps(self, at: int, orphan: bool, named: bool) -> None:
@@ -130,7 +137,26 @@ class Machine(RuleBasedStateMachine):
         if found is not None:
             self.count += 1
             body = request(f"r{self.count}", found, ttl, f"valetkey-{owner}-{secret}", self.world.now)
+            body["spec"] |= HANDS_ON
             self.world.add("AccessRequest", body)
+
+    @precondition(lambda self: self.world.of("AccessRequest"))
+    @rule(data=st.data(), owner=st.sampled_from(PODS), secret=st.sampled_from(["a", "b"]), depth=st.integers(1, 3))
+    def an_agent_asks_for_work_that_another_hands_on(
+        self, data: st.DataObject, owner: str, secret: str, depth: int
+    ) -> None:
+        """Mostly of one that is live, and hands it on in its turn."""
+        bodies = self.world.of("AccessRequest")
+        live = [body for body in bodies if "grant" in body.get("status", {})]
+        parent = data.draw(st.sampled_from(live or bodies))["metadata"]
+        found = self.world.objects.get(("Pod", "shop", owner))
+        if found is not None:
+            self.count += 1
+            body = request(f"r{self.count}", found, LONG, f"valetkey-{owner}-{secret}", self.world.now)
+            body["spec"] |= {"parent": {field: parent[field] for field in ("namespace", "name", "uid")}}
+            body["spec"] |= {"delegation": HANDS_ON["delegation"] | {"maxDepth": depth}}
+            made = self.world.add("AccessRequest", body)
+            self.cause_of_request(made["metadata"]["uid"], Reason.PARENT_ENDED)
 
     @precondition(lambda self: self.world.of("AccessRequest"))
     @rule(data=st.data())
@@ -380,6 +406,12 @@ class Machine(RuleBasedStateMachine):
 
     def cause_of_request(self, uid: str, reason: Reason) -> None:
         self.causes.setdefault(uid, set()).add(reason)
+
+
+def status(grant: Json) -> Json:
+    """What was observed of a grant."""
+    found: Json = grant.get("status", {})
+    return found
 
 
 def people(asks: int | None) -> Json:

@@ -38,7 +38,7 @@ def standing(cache: Cache, parent: Parent | None) -> Standing:
     key = Key(parent.namespace, parent.name)
     grant, request = cache.grants.note(key), cache.requests.note(key)
     if grant is None:
-        return Standing.GONE if key in cache.vanished else Standing.UNKNOWN
+        return Standing.UNKNOWN
     same = grant.request == parent.uid and request is not None and request.uid == parent.uid
     return Standing.LIVE if same and not grant.ending else Standing.GONE
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.api import merged
-from tests.properties.life import Process, a_world, pod, policy, request
+from tests.properties.life import Process, Untaken, a_world, pod, policy, request
 from tests.properties.world import Crash, World
-from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
 from valetkey.controller.takeover import look_at_all
 from valetkey.kinds.taskgrant import TaskGrant
@@ -28,7 +27,11 @@ class Case:
         self.world = a_world()
         self.world.change("AgentPolicy", "", "fix", {"spec": HANDS_ON, "metadata": {"generation": 2}})
         self.pods = {name: self.world.add("Pod", pod(name)) for name in ("one", "two", "three")}
-        self.process = Process(self.world)
+        self.process = self.begun()
+
+    def begun(self) -> Process:
+        """A life of the operator, whose timers go by the world's time."""
+        return Process(self.world, queue=Untaken(clock=lambda: self.world.now))
 
     def ask(self, name: str, by: str, parent: Json | None = None, **spec: Any) -> Json:
         body = request(name, self.pods[by], "15m", f"valetkey-{by}-a", self.world.now)
@@ -167,7 +170,7 @@ def void(_: object) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-async def test_whatever_ends_the_parent_ends_who_works_for_it_and_who_works_for_those(
+async def test_whatever_ends_a_parent_ends_who_works_for_it_and_for_those(
     end: Callable[[Case], None],
 ) -> None:
     case = Case()
@@ -228,7 +231,7 @@ async def test_a_crash_at_any_moment_while_a_parent_ends_leaves_nobody_who_works
         await case.process.work()
     except Crash:
         case.world.fuse, case.world.dead = None, False
-        case.process = Process(case.world)
+        case.process = case.begun()
         await case.process.relist.read_all()
     case.world.fuse = None
     await case.turn(2)
@@ -261,7 +264,7 @@ async def test_a_parent_that_ends_while_the_grant_is_opened_is_found_before_anyt
 async def test_a_parent_that_was_not_read_yet_is_read_before_anything_ends() -> None:
     case = Case()
     await case.working()
-    case.process = Process(case.world)
+    case.process = case.begun()
     await case.process.relist.read_all()
     key = Key("shop", "plan")
     case.process.cache.grants = type(case.process.cache.grants)()
@@ -275,35 +278,63 @@ async def test_a_parent_that_is_not_there_when_it_is_read_is_over() -> None:
     case = Case()
     await case.working()
     case.world.objects.pop(("TaskGrant", "shop", "plan"))
-    case.process = Process(case.world)
+    case.process = case.begun()
     await case.process.relist.read_all()
     await case.process.worker.run(Key("shop", "work"))
     assert not case.live("work")
     assert case.finished("work")[0] == "ParentEnded"
 
 
+async def test_an_end_that_is_written_is_enough_though_nothing_was_taken_away_yet() -> None:
+    case = Case()
+    await case.working()
+    case.process.cache.grants.put(grant_of(case, "plan", status=ENDED))
+    await case.process.worker.run(Key("shop", "work"))
+    assert case.finished("work")[0] == "ParentEnded"
+
+
 async def test_a_new_leader_looks_first_at_what_works_for_something_that_is_over() -> None:
     case = Case()
     await case.working()
-    case.report("plan")
-    process = Process(case.world)
+    case.ask("beside", "three")
+    await case.turn()
+    process = case.begun()
     await process.relist.read_all()
+    process.cache.grants.put(grant_of(case, "plan", status=ENDED))
     ready: list[Key] = []
     process.queue.add = lambda key, *, ending: ready.append(key)  # type: ignore[method-assign]
-    cache: Cache = process.cache
-    cache.grants.put(grant_of(case, "plan", status={"end": {"reason": "TaskReleased", "message": "m", "at": AT}}))
-    await look_at_all(cache, process.queue, case.world.now)
-    assert set(ready[:2]) == {Key("shop", "plan"), Key("shop", "work")}
+    waiting: list[Key] = []
+    process.queue.add_at = lambda key, at, *, ending: waiting.append(key)  # type: ignore[method-assign]
+    await look_at_all(process.cache, process.queue, case.world.now)
+    assert (set(ready[:2]), waiting) == ({Key("shop", "plan"), Key("shop", "work")}, [Key("shop", "beside")])
 
 
-AT = "2026-01-01T00:02:00Z"
+ENDED: Json = {"end": {"reason": "TaskReleased", "message": "m", "at": "2026-01-01T00:02:00Z"}}
 
 
 def grant_of(case: Case, name: str, **change: Any) -> TaskGrant:
-    body = merged(case.world.objects["TaskGrant", "shop", name], change)
-    if change:
-        body["metadata"]["resourceVersion"] = "999999"
-    return TaskGrant.model_validate(body)
+    """A grant as it is there, or as it will be."""
+    newer = {"metadata": {"resourceVersion": "999999"}} if change else {}
+    return TaskGrant.model_validate(merged(case.world.objects["TaskGrant", "shop", name], newer | change))
+
+
+async def test_a_rule_about_namespaces_sees_those_of_what_is_handed_on() -> None:
+    case = Case()
+    case.world.add("Namespace", {"metadata": {"name": "web", "namespace": "", "labels": {"env": "production"}}})
+    rule = 'namespaces.all(n, !has(namespaces[n].labels) || !("env" in namespaces[n].labels))'
+    scopes = [
+        {"namespaces": ["shop", "web"], "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]}
+    ]
+    spec = {
+        "access": [{"name": "read", "kubernetes": {"scopes": scopes}}],
+        "validations": [{"name": "env", "expression": rule, "message": "Not in production."}],
+    }
+    case.world.change("AgentPolicy", "", "fix", {"spec": spec, "metadata": {"generation": 3}})
+    handed_on = {"kubernetes": {"scopes": [{"namespace": "web", "rules": scopes[0]["rules"]}]}}
+    case.ask("plan", "one", delegation={"to": [FIXER], "access": [handed_on]})
+    await case.turn()
+    denial = case.world.objects["AccessRequest", "shop", "plan"]["status"]["decision"]["denial"]
+    assert denial["reason"] == "ValidationFailed"
 
 
 # -- what nobody may say ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.policy.given import DEPLOYMENTS, NOW, decided, deny, facts, in_shop, policy, request, unusable
 from valetkey.kinds.agentpolicy import PolicySpec
+from valetkey.kinds.delegation import Account, Delegation, DelegationLimits
 from valetkey.kinds.demands import Approval
 from valetkey.policy.decide import Approved, Decision, Denied, Waiting
 from valetkey.policy.facts import Facts
@@ -70,6 +71,14 @@ def test_without_limits_the_charts_own_holds_for_each_policy_and_nothing_says_ho
 
 def test_without_until_a_policy_does_not_end() -> None:
     assert granted(facts(now=NOW + timedelta(days=36500))).until is None
+
+
+def test_without_a_delegation_nothing_is_handed_on_and_nothing_has_to_have_been() -> None:
+    worker = {"namespace": "shop-agents", "serviceAccount": "worker"}
+    assert PolicySpec(effect="Allow").delegation is None
+    assert granted()
+    assert refused(decided(request(delegation={"to": [worker]}), policy())) == Reason.ACCESS_BEYOND_POLICY
+    assert (Delegation(to=(Account(**worker),)).depth, DelegationLimits(to=(Account(**worker),)).depth) == (1, 1)
 
 
 def test_without_a_mode_a_policy_is_enforced() -> None:

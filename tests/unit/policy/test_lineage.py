@@ -181,7 +181,9 @@ def test_people_are_asked_where_one_of_the_accesses_that_are_handed_on_takes_it(
 
 def test_what_is_handed_on_and_could_be_read_in_more_ways_than_one_is_denied_before_any_policy() -> None:
     odd = in_shop({**PODS, "resources": ["pods/*"]})
-    assert refused(decided(request(**hands_on(access=[odd])), policy(**HANDS_ON))) == (
+    every = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+    wide = [{"name": "all", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [every]}]}}]
+    assert refused(decided(request(**hands_on(access=[odd])), policy(access=wide, **HANDS_ON))) == (
         Reason.ACCESS_BEYOND_POLICY,
         "spec.delegation.access[0].kubernetes.scopes[0].rules[0].resources",
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.unit.policy.given import DEPLOYMENTS, access, scopes
+from tests.unit.policy.given import DEPLOYMENTS, PODS, access, in_shop, request, scopes
 from valetkey.kinds.access import Access
-from valetkey.policy.notation import line
+from valetkey.policy.notation import line, line_of_request
 
 
 def test_the_line_names_place_verbs_and_objects() -> None:
@@ -33,3 +33,18 @@ def test_a_long_line_is_cut() -> None:
     cut = line(access(*[{**DEPLOYMENTS, "resourceNames": ["n" * 250]}] * 16))
     assert len(cut) == 2048
     assert cut.endswith("…")
+
+
+def test_what_is_handed_on_follows_and_neither_crowds_the_other_out() -> None:
+    to = [{"namespace": "shop-agents", "serviceAccount": "worker"}]
+    assert line_of_request(request()) == "shop: get,patch deployments.apps/checkout"
+    same = request(delegation={"to": to})
+    assert line_of_request(same) == "shop: get,patch deployments.apps/checkout → shop-agents/worker: the same"
+    more = request(delegation={"to": to, "maxDepth": 2, "access": [in_shop(PODS), in_shop(DEPLOYMENTS)]})
+    assert line_of_request(more).endswith(
+        " → shop-agents/worker (2 times): shop: get,list pods | shop: get,patch deployments.apps/checkout"
+    )
+    long = in_shop(*[{**DEPLOYMENTS, "resourceNames": ["n" * 250]}] * 16)
+    crowded = line_of_request(request(access=long, delegation={"to": to, "access": [long]}))
+    assert len(crowded) == 2048
+    assert "… → shop-agents/worker: shop: get,patch deployments.apps/nnn" in crowded
