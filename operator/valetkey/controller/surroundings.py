@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from valetkey.kinds.agentpolicy import AgentPolicy, PolicySpec
 from valetkey.kinds.base import Metadata
+from valetkey.kinds.subjects import SubjectSelector
 from valetkey.kube import crds, guards, paths
 from valetkey.kube.api import Api, ApiError, Json
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled, compile_policy
@@ -21,6 +22,7 @@ from valetkey.reasons import Reason
 EVERY: Final = timedelta(seconds=5)
 AGAIN_AFTER: Final = timedelta(seconds=1)
 STALE: Final = timedelta(seconds=10)
+_SUBJECTS: Final = TypeAdapter(tuple[SubjectSelector, ...])
 
 _logger = logging.getLogger(__name__)
 
@@ -234,14 +236,24 @@ def _allows(body: Json) -> bool:
 def _unreadable(body: Json, error: ValidationError) -> Uncompiled:
     """A policy that this version cannot read.
 
-    An Allow is skipped, and so is what is not enforced; anything else may be a Deny about everyone.
+    An Allow is skipped, and named to those whom it is about as far as that can be read, and so is what is not enforced;
+    anything else may be a Deny about everyone.
     """
     effect: Literal["Allow", "Deny"] = "Allow" if _allows(body) else "Deny"
     mode: Literal["Audit"] | None = "Audit" if (body.get("spec") or {}).get("mode") == "Audit" else None
-    policy = AgentPolicy(metadata=Metadata.model_validate(body["metadata"]), spec=PolicySpec(effect=effect, mode=mode))
+    subjects = _subjects(body) if effect == "Allow" else None
+    spec = PolicySpec(effect=effect, mode=mode, subjects=subjects)
+    policy = AgentPolicy(metadata=Metadata.model_validate(body["metadata"]), spec=spec)
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])
     return Uncompiled(policy, Reason.EXPRESSION_INVALID, f"{field}: {first['msg']}")
+
+
+def _subjects(body: Json) -> tuple[SubjectSelector, ...] | None:
+    try:
+        return _SUBJECTS.validate_python((body.get("spec") or {}).get("subjects"))
+    except ValidationError:
+        return None
 
 
 def _rule(rule: Json) -> RoleRule:

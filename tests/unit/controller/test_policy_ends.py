@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import orjson
 
-from tests.properties.life import GUARD, Process, pod, policy, request
+from tests.properties.life import GUARD, Process, a_world, pod, policy, request
 from tests.properties.world import World
 from valetkey.kinds.base import format_time
 from valetkey.kube.api import Json
@@ -135,3 +135,16 @@ async def test_a_policy_in_audit_mode_that_cannot_be_read_leaves_everyone_to_the
     world.add("AccessRequest", request("t", world.add("Pod", pod("three")), "1m", "valetkey-three-a", world.now))
     await turn(process, 2)
     assert len(world.live_tokens()) == 2
+
+
+async def test_an_allow_that_this_version_cannot_read_is_named_to_those_whom_it_is_about() -> None:
+    world = a_world()
+    newer = policy(15)["spec"] | {"ofALaterVersion": True}
+    world.change("AgentPolicy", "", "fix", {"spec": newer, "metadata": {"generation": 2}})
+    world.add("AccessRequest", request("r", world.add("Pod", pod("one")), "1m", "valetkey-one-a", world.now))
+    process = Process(world)
+    await process.watch()
+    await process.work()
+    denial = world.objects["AccessRequest", "shop", "r"]["status"]["decision"]["denial"]
+    assert denial["reason"] == "NoPolicyMatched"
+    assert denial["message"].endswith("Skipped, since it cannot be used as written: fix.")
