@@ -55,13 +55,15 @@ class Process:
     ) -> None:
         self.world = world
         self.namespaces = namespaces
-        self.cache = Cache()
+        self.woken: list[Key] = []
+        """Keys that were to be looked at, in order; nobody takes them, for here every key has its turn."""
+        self.cache = Cache(self.woken.append)
         self.queue = queue or Untaken()
         self.metrics = Metrics()
         self.surroundings = Surroundings(
             world, expected=(GUARD,), schemas={}, cluster_roles=(), changed=lambda: None, clock=lambda: world.now
         )
-        self.intake = Intake(self.cache, lambda _: None)
+        self.intake = Intake(self.cache, self.woken.append)
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
         ledgers = Ledgers(world, namespace="valetkey-system", clock=lambda: world.now)
         views = Views(self.cache, self.surroundings, cluster="", limit_active=20, limit_requests=limit_requests)

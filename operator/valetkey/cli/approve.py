@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import typer
+from pydantic import ValidationError
 
 from valetkey.cli.kubectl import Json, kubectl, place_of, read, stop, whoami
 from valetkey.cli.tables import printable
+from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.base import API_VERSION
+from valetkey.policy.notation import accounts, line
 
 _KIND: Final = "accessrequests.valetkey.dev"
 _CREDENTIAL: Final = "authentication.kubernetes.io/credential-id"
@@ -66,16 +70,31 @@ def _say(
     about = {"name": name, "uid": body["metadata"]["uid"]}
     if uid is not None and uid != about["uid"]:
         raise stop(f"{where}/{name} is another request than that of uid {uid}: look at it again")
-    spec, status = body["spec"], body.get("status", {})
-    typer.echo(f"{printable(status.get('agent', ''))} asks for {printable(status.get('access', ''))}")
-    typer.echo(f"for {printable(spec['task']['purpose'])}: {printable(spec['task']['objective'])}")
-    if parent := spec.get("parent"):
-        typer.echo(printable(f"in the work of {parent['namespace']}/{parent['name']}"))
+    task = body["spec"]["task"]
+    for told in _asked(body):
+        typer.echo(printable(told))
+    typer.echo(f"for {printable(task['purpose'])}: {printable(task['objective'])}")
     # A name may be another request's by now than when somebody was told of it.
     if not yes and not typer.confirm(f"{verdict} it?"):
         raise stop("nothing was said")
     made = kubectl("create", "-f", "-", "-o", "name", given=_approval(where, about, policy, verdict, reason)).strip()
     typer.echo(f"{verdict}: {where}/{name}; to take it back: kubectl delete -n {where} {made}")
+
+
+def _asked(body: Json) -> Iterator[str]:
+    """All that an approval opens: what is asked for, and each access that is handed on."""
+    status, agent = body.get("status", {}), body.get("status", {}).get("agent", "")
+    try:
+        spec = RequestSpec.model_validate(body["spec"])
+    except ValidationError:
+        yield f"{agent} asks for {status.get('access', '')}"
+        return
+    yield f"{agent} asks for {line(spec.access)}"
+    if spec.delegation is not None:
+        handed_on = [line(access) for access in spec.handed_on] or ["the same"]
+        yield from (f"and hands on to {accounts(spec.delegation)}: {one}" for one in handed_on)
+    if spec.parent is not None:
+        yield f"in the work of {spec.parent}"
 
 
 def _asks(body: Json) -> str | None:

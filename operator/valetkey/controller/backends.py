@@ -175,7 +175,7 @@ def about(request: AccessRequest) -> dict[str, Any]:
 def about_grant(grant: TaskGrant) -> dict[str, Any]:
     """The fields of the log that name a grant."""
     order = grant.spec.order
-    work = {} if order.parent is None else {"parent": str(order.parent), "act": [str(one) for one in order.act]}
+    work = {} if order.parent is None else {"parent": str(order.parent), "act": [str(one) for one in order.act or ()]}
     return {
         "request": f"{grant.metadata.namespace}/{grant.spec.request.name}",
         "request_uid": order.request_uid,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class RequestNote(NamedTuple):
     released: bool
     """Whether its agent says that the task is over."""
     parent: str
-    """The uid of the request that it works for; empty where it works for none."""
+    """The uid of the request that it works for; empty where it works for none, or has finished."""
 
 
 class GrantNote(NamedTuple):
@@ -117,9 +118,34 @@ class Requests(Objects[AccessRequest, RequestNote]):
 class Grants(Objects[TaskGrant, GrantNote]):
     """Grants by key, and which of them a pod, a Secret or an account has."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[str], None] = lambda request: None) -> None:
+        """`ended` is told of each grant that is found to end, or to be gone, by the uid of its request."""
         super().__init__(TaskGrant, of_grant)
         self._index: defaultdict[tuple[str, str, str], set[Key]] = defaultdict(set)
+        self._ended = ended
+
+    def put(self, body: TaskGrant) -> bool:
+        """Takes in what was read; gives whether it is news."""
+        before = self.note(Key.of(body.metadata))
+        news = super().put(body)
+        if news:
+            self._tell(before, of_grant(body))
+        return news
+
+    def remove(self, key: Key, uid: str) -> TaskGrant | None:
+        """Takes out the grant of that uid; gives it back if it was there."""
+        before = self.note(key)
+        found = super().remove(key, uid)
+        if found is not None:
+            self._tell(before, None)
+        return found
+
+    def _tell(self, before: GrantNote | None, now: GrantNote | None) -> None:
+        # Whoever brings the news, a write of this replica's or a watch: those who work for it have to hear of it.
+        if before is not None and not before.ending and (now is None or now.uid != before.uid):
+            self._ended(before.request)
+        if now is not None and now.ending and (before is None or now.uid != before.uid or not before.ending):
+            self._ended(now.request)
 
     def of_pod(self, namespace: str, name: str) -> frozenset[Key]:
         """Grants of the pods of one name."""
@@ -178,7 +204,7 @@ def _of_request(request: AccessRequest) -> RequestNote:
         account=sys.intern(request.spec.requester.service_account),
         finished=request.finished is not None,
         released=request.spec.outcome is not None,
-        parent="" if request.spec.parent is None else request.spec.parent.uid,
+        parent="" if request.spec.parent is None or request.finished is not None else request.spec.parent.uid,
     )
 
 
@@ -255,9 +281,11 @@ class Pods:
 class Cache:
     """Requests, grants, approvals and pods."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[Key], None] = lambda key: None) -> None:
+        """`wake` is called for whoever works for something that is found to be over."""
+        self._wake = wake
         self.requests = Requests()
-        self.grants = Grants()
+        self.grants = Grants(self._ended)
         self.approvals = Approvals()
         self.vanished: dict[Key, TaskGrant] = {}
         """Grants that went without the leave of our finalizer; their credentials are still to be revoked."""
@@ -270,6 +298,6 @@ class Cache:
         """When it was last found to have been restored: what was made before is over too."""
         self.pods = Pods()
 
-    def children(self, uid: str) -> frozenset[Key]:
-        """Who works for the request of that uid, and is to be looked at when what that was granted is over."""
-        return self.requests.of_parent(uid) | self.grants.of_parent(uid)
+    def _ended(self, request: str) -> None:
+        for child in self.requests.of_parent(request) | self.grants.of_parent(request):
+            self._wake(child)

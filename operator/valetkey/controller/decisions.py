@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from valetkey.controller import status
+from valetkey.controller import parents, status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about
 from valetkey.controller.grant import ends
@@ -49,6 +49,7 @@ class Decisions:
         self._backends.log.demand_room()
         self._refuse_more_than_a_days_log(request)
         key = Key.of(request.metadata)
+        await parents.demand_known(self._backends, request.spec.parent)
         approvals = await self._approvals.heard(request)
         policies = self._surroundings.policies.of_namespace(key.namespace)
         # The last thing that is waited for: whoever is granted from here on counts for whoever comes next.

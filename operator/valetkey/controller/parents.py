@@ -1,25 +1,30 @@
 """Parents: whether the request that another works for is live, as last read and as it is now.
 
-Whoever ends a grant writes that first and then looks for who works for it; whoever opens one reads its parent again
-before anything is made. So of the two at least one finds the other.
+Whoever ends a grant writes that first; the cache, which learns of it by whatever way, then wakes who works for it.
+Whoever opens one reads its parent again before anything is made. So of the two at least one finds the other.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import Enum
+from typing import Final
 
 from valetkey.controller.backends import Backends
 from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import LookUp, Progress, learnt
-from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.errors import NotReadyError
 from valetkey.kinds.delegation import Parent
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube import paths
-from valetkey.kube.api import ApiError, Json
-from valetkey.kube.concurrency import both
+from valetkey.kube.api import ApiError
 from valetkey.policy.facts import ParentFacts
 from valetkey.policy.lineage import parent_facts
+from valetkey.reasons import Reason
+
+SOON: Final = timedelta(seconds=1)
+_UNREAD: Final = "the request that it works for is not known here yet"
 
 
 class Standing(Enum):
@@ -37,7 +42,7 @@ def standing(cache: Cache, parent: Parent | None) -> Standing:
         return Standing.LIVE
     key = Key(parent.namespace, parent.name)
     grant, request = cache.grants.note(key), cache.requests.note(key)
-    if grant is None:
+    if grant is None or (request is None and not grant.ending):
         return Standing.UNKNOWN
     same = grant.request == parent.uid and request is not None and request.uid == parent.uid
     return Standing.LIVE if same and not grant.ending else Standing.GONE
@@ -53,33 +58,43 @@ def facts(cache: Cache, parent: Parent | None) -> ParentFacts | None:
 
 
 async def look_up(backends: Backends, step: LookUp, progress: Progress) -> Progress:
-    """Reads a parent that is not known here, and takes it in; raises ApiError."""
-    parent, cache = step.parent, backends.cache
-    if parent is None:
+    """Reads a parent that is not known here; raises ApiError, and NotReadyError where it goes on and is to be read.
+
+    It is not taken in: what a watch or a list brings is woken and looked at itself.
+    """
+    if step.parent is None:
         return progress
-    grant, request = await both(_read(backends, "TaskGrant", parent), _read(backends, "AccessRequest", parent))
-    if _goes_on(grant, parent) and request is not None:
-        cache.grants.put(TaskGrant.model_validate(grant))
-        cache.requests.put(AccessRequest.model_validate(request))
-    return learnt(progress, parent_gone=standing(cache, parent) is not Standing.LIVE)
+    if await goes_on(backends, step.parent):
+        raise NotReadyError(Reason.ISSUE_PENDING, f"{_UNREAD}: {step.parent}", after=SOON)
+    return learnt(progress, parent_gone=True)
+
+
+async def demand_known(backends: Backends, parent: Parent | None) -> None:
+    """Raises NotReadyError where a parent is live and was not read here yet, and ApiError.
+
+    Who may not read it serves nobody there: no grant of it is live.
+    """
+    if parent is None or standing(backends.cache, parent) is not Standing.UNKNOWN:
+        return
+    try:
+        unread = await goes_on(backends, parent)
+    except ApiError as error:
+        if not error.refused:
+            raise
+        return
+    if unread:
+        raise NotReadyError(Reason.POLICIES_NOT_READY, f"{_UNREAD}: {parent}", after=SOON)
 
 
 async def goes_on(backends: Backends, parent: Parent | None) -> bool:
     """Whether what was granted to a parent goes on, read now; raises ApiError."""
-    return parent is None or _goes_on(await _read(backends, "TaskGrant", parent), parent)
-
-
-def _goes_on(body: Json | None, parent: Parent) -> bool:
-    if body is None:
-        return False
-    grant = TaskGrant.model_validate(body)
-    return grant.spec.request.uid == parent.uid and not grant.metadata.terminating and grant.status.end is None
-
-
-async def _read(backends: Backends, kind: str, parent: Parent) -> Json | None:
+    if parent is None:
+        return True
     try:
-        return await backends.api.get(paths.item(kind, parent.namespace, parent.name))
+        body = await backends.api.get(paths.item("TaskGrant", parent.namespace, parent.name))
     except ApiError as error:
         if not error.not_found:
             raise
-        return None
+        return False
+    grant = TaskGrant.model_validate(body)
+    return grant.spec.request.uid == parent.uid and not grant.metadata.terminating and grant.status.end is None

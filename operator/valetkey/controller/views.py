@@ -19,7 +19,7 @@ from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.base import Metadata, format_duration
 from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
+from valetkey.kinds.taskgrant import ApprovalReference, Order, TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
 from valetkey.policy.facts import Facts, Statement
 from valetkey.policy.rehearsal import Rehearsal, rehearse
@@ -172,7 +172,7 @@ class Views:
         facts = self._facts(request, identity, now, approvals, active={}, opened={}, live=True)
         verdict = decide(request.spec, policies, facts)
         order = grant.spec.order
-        if isinstance(verdict, Approved) and order.pod_templates and not verdict.pod_templates:
+        if isinstance(verdict, Approved) and _pod_templates_lost(order, verdict):
             message = "it no longer accepts the risk PodTemplates, which this grant was given"
             return Denied(Denial(reason=Reason.RISK_NOT_ALLOWED, message=message), policy.name)
         if isinstance(verdict, Approved) and verdict.not_after(order.opened_at) < order.not_after:
@@ -225,3 +225,10 @@ class Views:
             if same and other != key and other not in self._cache.grants:
                 counts[opening.policy] = counts.get(opening.policy, 0) + 1
         return counts
+
+
+def _pod_templates_lost(order: Order, verdict: Approved) -> bool:
+    """Whether policy accepted that pod templates are changed, by the agent or by those it hands on to, and does not."""
+    return (order.pod_templates and not verdict.pod_templates) or (
+        bool(order.delegates_pod_templates) and not verdict.delegates_pod_templates
+    )

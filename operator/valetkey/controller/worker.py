@@ -162,7 +162,7 @@ class Worker:
             case Drop():
                 return await self._refusals.drop(step, progress)
             case End():
-                return await self._end(step, progress)
+                return await self._endings.end(step, progress)
             case Revoke():
                 return await self._endings.revoke(step, progress)
             case LetGo():
@@ -173,13 +173,6 @@ class Worker:
                 raise AssertionError(step)
             case _:
                 assert_never(step)
-
-    async def _end(self, step: End, progress: Progress) -> Progress:
-        """Ends a grant, and has those looked at who work for its request: what they were granted ends with it."""
-        progress, cache = await self._endings.end(step, progress), self._backends.cache
-        for child in cache.children(step.grant.spec.request.uid):
-            self._queue.add(child, ending=child in cache.grants or child in cache.vanished)
-        return progress
 
     async def _hold(self, key: Key, undecided: Undecided, grant: TaskGrant | None) -> None:
         self._backends.metrics.failed(undecided.reason)

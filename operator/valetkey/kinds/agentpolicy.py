@@ -122,6 +122,10 @@ class AccessCeiling(Model):
     )
 
     name: str = Field(min_length=1, max_length=63, description="A name for this entry.")
+    handed_on: Literal["Only"] | None = Field(
+        default=None,
+        description="Only: what lies within this entry may be handed on (spec.delegation), and not be asked for.",
+    )
     kubernetes: KubernetesCeiling | None = Field(default=None, description="Rights at this cluster's own API server.")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from valetkey.kinds.access import Access, Namespace
-from valetkey.kinds.base import Model, Name, Uid, ruled
+from valetkey.kinds.base import Model, Name, ruled
 
 MOST_DEPTH: Final = 4
 _AS_SET: Final[dict[str, Any]] = {
@@ -40,7 +40,9 @@ class Parent(Model):
 
     namespace: Namespace = Field(description="Its namespace.")
     name: Name = Field(description="Its name.")
-    uid: Uid = Field(description="Its uid, which whoever hands work on passes along with it.")
+    uid: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9A-Za-z-]+$")] = Field(
+        description="Its uid, which whoever hands work on passes along with it."
+    )
 
     def __str__(self) -> str:
         """As people write it."""

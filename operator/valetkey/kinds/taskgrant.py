@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,10 +67,15 @@ class Order(Model):
     parent: Parent | None = Field(
         default=None, description="The request that this one works for; the grant ends with that one's."
     )
-    act: tuple[Account, ...] = Field(
-        default=(),
-        max_length=MOST_DEPTH,
-        description="Whose work it is: the accounts that handed it on, the nearest first.",
+    # Absent rather than empty: an operator of the version before reads what no work was handed on for.
+    act: Annotated[tuple[Account, ...], Field(max_length=MOST_DEPTH)] | None = Field(
+        default=None, description="Whose work it is: the accounts that handed it on, the nearest first."
+    )
+    among: Annotated[tuple[Account, ...], Field(max_length=16)] | None = Field(
+        default=None, description="Every account that may have got some of that work."
+    )
+    delegates_pod_templates: bool | None = Field(
+        default=None, description="Whether the risk that pod templates are changed goes with what is handed on."
     )
     delegation: Delegation | None = Field(
         default=None, description="What may be handed on, and to whom, as the request says."

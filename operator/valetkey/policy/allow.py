@@ -90,12 +90,13 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         check_parameters(request.task.parameters, purpose)
     except ParameterError as error:
         return refused(Stage.PARAMETERS, partial(_parameters, error))
-    fitting = _entry(name, compiled.ceilings, question)
+    own = tuple(one for one in compiled.ceilings if one.entry.handed_on is None)
+    fitting = _entry(name, own, question)
     if not isinstance(fitting, _Fit):
         stage, tell, fit = fitting
         return refused(stage, tell, fit)
-    handed_on = _handed_on(name, compiled, question)
-    if handed_on is not None:
+    handed_on = _handed_on(name, compiled, question, fitting)
+    if isinstance(handed_on, tuple):
         stage, tell, fit = handed_on
         return refused(stage, tell, fit)
     ttl = spec.ttl_default if request.ttl is None else request.ttl
@@ -133,10 +134,12 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         fitting.entry.name,
         ttl,
         min((end for end in (spec.until, facts.parent and facts.parent.not_after) if end), default=None),
-        pod_templates=Risk.POD_TEMPLATES in fitting.risks,
+        pod_templates=_goes_with(fitting, facts),
         backstop=spec.backstop == "Job",
         remembers=spec.limits.remembers,
         act=lineage.act(facts.parent),
+        among=lineage.among(facts.parent),
+        delegates_pod_templates=handed_on,
         approvals=given,
         wait=wait,
     )
@@ -151,10 +154,19 @@ def _purpose(spec: PolicySpec, name: str) -> Purpose | None:
     return next((purpose for purpose in spec.purposes or () if purpose.name == name), None)
 
 
+def _goes_with(fit: _Fit, facts: Facts) -> bool:
+    """Whether the risk that pod templates are changed is accepted; who works for another has it from that alone."""
+    return Risk.POD_TEMPLATES in fit.risks and (facts.parent is None or facts.parent.pod_templates)
+
+
 def _handed_on(
-    name: str, compiled: CompiledPolicy, question: Question
-) -> tuple[Stage, Callable[[], Denial], tuple[int, ...]] | None:
-    """What stands against what the request works for or hands on; each access that is handed on by itself."""
+    name: str, compiled: CompiledPolicy, question: Question, own: _Fit
+) -> tuple[Stage, Callable[[], Denial], tuple[int, ...]] | bool:
+    """What stands against what the request works for or hands on; each access that is handed on by itself.
+
+    If nothing does, whether the risk that pod templates are changed goes with all of it.
+    """
+    fits = []
     told = delegations.refused(name, compiled.policy.spec.delegation, question.request)
     if told is not None:
         return Stage.DELEGATION, partial(_same, told), ()
@@ -163,7 +175,8 @@ def _handed_on(
         if not isinstance(fitting, _Fit):
             stage, tell, fit = fitting
             return stage, partial(_of_handed_on, tell, at), fit
-    return None
+        fits.append(fitting)
+    return question.request.delegation is not None and all(_goes_with(fit, question.facts) for fit in fits or (own,))
 
 
 def _same(told: Denial) -> Denial:

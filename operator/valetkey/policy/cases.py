@@ -171,6 +171,8 @@ def _parent(parent: ParentCase, now: datetime) -> ParentFacts:
         task=parent.request.task,
         account=parent.agent.service_account,
         act=parent.act,
+        among=(),
+        pod_templates=False,
         access=parent.request.access,
         delegation=parent.request.delegation,
         not_after=now + parent.ends_in,

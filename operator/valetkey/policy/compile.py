@@ -194,6 +194,8 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.approval", "it belongs to an Allow; a Deny may read approvals in its validations")
     elif spec.delegation is not None:
         raise ShapeError("spec.delegation", "it belongs to an Allow; a Deny holds for what is handed on, too")
+    elif any(ceiling.handed_on for ceiling in spec.access or ()):
+        raise ShapeError("spec.access", "handedOn belongs to an Allow; a Deny holds for what is handed on, too")
     elif spec.backstop is not None:
         raise ShapeError("spec.backstop", "it belongs to an Allow; a Deny makes nothing that would need a timer")
     elif any(ceiling.kubernetes is not None and ceiling.kubernetes.risks for ceiling in spec.access or ()):

@@ -64,6 +64,7 @@ def _unreadable(request: RequestSpec) -> Denial | None:
         check_access(request.access)
         for at, access in enumerate(request.handed_on):
             check_access(access, f"spec.delegation.access[{at}]")
+        lineage.check_size(request)
         check_size(request.task.parameters)
     except ShapeError as error:
         text = str(error)

@@ -58,6 +58,10 @@ class ParentFacts:
     """Whose work that is: namespace and name of each account that handed it on, the nearest first."""
     to: tuple[tuple[str, str], ...]
     """The accounts that it may be handed on to."""
+    among: tuple[tuple[str, str], ...]
+    """Every account that may have got some of the work, from its very beginning."""
+    pod_templates: bool
+    """Whether the risk PodTemplates goes with it."""
     depth: int
     """How often it may be handed on; 0 is not at all."""
     access: tuple[Mapping[str, Any], ...]

@@ -8,19 +8,25 @@ more (RFC 8693 calls those before it the actors, `act`).
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from valetkey.kinds.access import Access
 from valetkey.kinds.accessrequest import AccessRequest, Denial, RequestSpec, Task
 from valetkey.kinds.delegation import Account, Delegation, Parent
+from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.policy.denials import denial
 from valetkey.policy.facts import Facts, ParentFacts
-from valetkey.policy.notation import line
+from valetkey.policy.shapes import ShapeError
 from valetkey.policy.within import leaves
 from valetkey.reasons import Reason
 
-_ACCESS = "spec.access"
+MOST_RULES: Final = 32
+"""Of a request and what it hands on, together: each is compared with each of its parent's."""
+_ACCESS: Final = "spec.access"
 
 
 def parent_facts(grant: TaskGrant, request: AccessRequest) -> ParentFacts:
@@ -30,7 +36,9 @@ def parent_facts(grant: TaskGrant, request: AccessRequest) -> ParentFacts:
         Parent(namespace=metadata.namespace, name=metadata.name, uid=order.request_uid),
         task=request.spec.task,
         account=order.subject.service_account,
-        act=order.act,
+        act=order.act or (),
+        among=order.among or (),
+        pod_templates=order.delegates_pod_templates or False,
         access=order.access,
         delegation=order.delegation,
         not_after=order.not_after,
@@ -43,6 +51,8 @@ def facts_of(
     task: Task,
     account: str,
     act: tuple[Account, ...],
+    among: tuple[Account, ...],
+    pod_templates: bool,
     access: Access,
     delegation: Delegation | None,
     not_after: datetime,
@@ -56,6 +66,8 @@ def facts_of(
         account=account,
         act=_pairs(act),
         to=_pairs(delegation.to) if delegation is not None else (),
+        among=_pairs(among or (delegation.to if delegation is not None else ())),
+        pod_templates=pod_templates,
         depth=delegation.depth if delegation is not None else 0,
         access=tuple(one.to_api() for one in handed_on(access, delegation)),
         not_after=not_after,
@@ -64,6 +76,19 @@ def facts_of(
 
 def _pairs(accounts: tuple[Account, ...]) -> tuple[tuple[str, str], ...]:
     return tuple((account.namespace, account.service_account) for account in accounts)
+
+
+def check_size(request: RequestSpec) -> None:
+    """Raises ShapeError where what is handed on, or works for another request, has more rules than are compared."""
+    if request.parent is None and request.delegation is None:
+        return
+    accesses = (request.access, *request.handed_on)
+    scopes = [scope for access in accesses if access.kubernetes is not None for scope in access.kubernetes.scopes]
+    rules = sum(len(scope.rules or ()) for scope in scopes)
+    if rules > MOST_RULES:
+        raise ShapeError(
+            "spec", f"a request that works for another or hands work on has {MOST_RULES} rules at most, not {rules}"
+        )
 
 
 def handed_on(own: Access, delegation: Delegation | None) -> tuple[Access, ...]:
@@ -75,25 +100,30 @@ def handed_on(own: Access, delegation: Delegation | None) -> tuple[Access, ...]:
 
 def act(parent: ParentFacts | None) -> tuple[Account, ...]:
     """Whose work it is: the accounts that handed it on, the nearest first."""
-    if parent is None:
-        return ()
-    pairs = ((parent.namespace, parent.account), *parent.act)
-    return tuple(Account(namespace=namespace, service_account=account) for namespace, account in pairs)
+    return () if parent is None else _accounts(((parent.namespace, parent.account), *parent.act))
+
+
+def among(parent: ParentFacts | None) -> tuple[Account, ...]:
+    """Every account that may have got some of the work; of what works for none, nothing but what it says itself."""
+    return () if parent is None else _accounts(parent.among)
 
 
 def concerned(request: RequestSpec, facts: Facts) -> frozenset[str]:
-    """User names that have a part in the work, and so no word in whether it is approved: who asks, whoever may get some
-    of it, whoever handed it on and whoever else may have got that."""
-    parent = facts.parent
-    accounts = {*act(parent), *(request.delegation.to if request.delegation is not None else ())}
-    if parent is not None:
-        accounts |= {Account(namespace=namespace, service_account=account) for namespace, account in parent.to}
+    """User names that have a part in the work, and so no word in whether it is approved.
+
+    They are who asks, whoever may get some of it, whoever handed it on, and whoever else may have got that.
+    """
+    own = request.delegation.to if request.delegation is not None else ()
+    accounts = (*act(facts.parent), *among(facts.parent), *own)
     return frozenset({request.requester.username, *(account.username for account in accounts)})
 
 
 def refused(request: RequestSpec, facts: Facts) -> Denial | None:
-    """Why this request may not work for the one that it names, if it may not."""
-    named, parent, identity = request.parent, facts.parent, facts.identity
+    """Why this request may not work for the one that it names, if it may not.
+
+    Of a live grant's only whether that goes on is asked: neither of the two changes in anything else.
+    """
+    named, parent = request.parent, facts.parent
     if named is None:
         return None
     if parent is None or parent.over(facts.now, live=facts.live):
@@ -103,48 +133,48 @@ def refused(request: RequestSpec, facts: Facts) -> Denial | None:
             "namespace, name and uid.",
             field="spec.parent",
         )
+    return None if facts.live else _beyond_parent(request, named, parent, facts.identity)
+
+
+def _beyond_parent(request: RequestSpec, named: Parent, parent: ParentFacts, identity: Identity) -> Denial | None:
+    def beyond(field: str, why: str, allowed: str | None = None) -> Denial:
+        return denial(Reason.BEYOND_PARENT, f"This works for request {named}: {why}.", field=field, allowed=allowed)
+
     if (identity.namespace, identity.service_account) not in parent.to:
-        return denial(
-            Reason.BEYOND_PARENT,
-            f"Request {named} hands nothing on to {identity.namespace}/{identity.service_account}: whoever makes it "
-            "names this account in spec.delegation.to.",
-            field="spec.parent",
-        )
+        account = f"{identity.namespace}/{identity.service_account}"
+        return beyond("spec.parent", f"that hands nothing on to {account}, unless its spec.delegation.to names it")
     given = tuple(Access.model_validate(access) for access in parent.access)
-    return _beyond(request.access, given, _ACCESS, request) or _hands_on_more(request, parent, given)
-
-
-def _hands_on_more(request: RequestSpec, parent: ParentFacts, given: tuple[Access, ...]) -> Denial | None:
+    allowed = "\n".join(json.dumps(access) for access in parent.access)
+    if (field := _leaves(request.access, given, _ACCESS)) is not None:
+        return beyond(field, f"{field} goes beyond what that hands on; ask for no more than `allowed`", allowed)
     delegation = request.delegation
     if delegation is None:
         return None
+    if parent.depth < 2:
+        return beyond("spec.delegation", "what it hands on may not be handed on again; leave spec.delegation out")
     if delegation.depth >= parent.depth:
-        left = parent.depth - 1
-        allowed = f"maxDepth: {left}" if left else None
-        return _more(request, "spec.delegation.maxDepth", "is handed on more often than that allows", allowed)
-    for at, account in enumerate(delegation.to):
-        if (account.namespace, account.service_account) not in parent.to:
-            return _more(request, f"spec.delegation.to[{at}]", "is an account that it does not name", None)
+        less = f"maxDepth: {parent.depth - 1}"
+        return beyond("spec.delegation.maxDepth", "that lets it be handed on less often", less)
+    for at, pair in enumerate(_pairs(delegation.to)):
+        if pair not in parent.to:
+            stranger = f"spec.delegation.to[{at}]"
+            return beyond(stranger, f"its spec.delegation.to does not name {'/'.join(pair)} ({stranger})")
     for at, access in enumerate(request.handed_on):
-        beyond = _beyond(access, given, f"spec.delegation.access[{at}]", request)
-        if beyond is not None:
-            return beyond
+        if (field := _leaves(access, given, f"spec.delegation.access[{at}]")) is not None:
+            return beyond(field, f"{field} goes beyond what that hands on; hand on no more than `allowed`", allowed)
     return None
 
 
-def _beyond(asked: Access, given: tuple[Access, ...], field: str, request: RequestSpec) -> Denial | None:
-    gaps = [leaves(asked, one) for one in given]
-    if any(gap is None for gap in gaps):
-        return None
-    nearest = (gaps[0] if len(gaps) == 1 else None) or _ACCESS
-    allowed = "\n".join(line(one) for one in given)
-    return _more(request, nearest.replace(_ACCESS, field, 1), "goes beyond what that hands on", allowed)
+def _leaves(asked: Access, given: tuple[Access, ...], field: str) -> str | None:
+    """The field by which an access goes beyond each of those that are given; None where it lies within one."""
+    first: str | None = None
+    for one in given:
+        gap = leaves(asked, one)
+        if gap is None:
+            return None
+        first = first or gap
+    return (first if len(given) == 1 and first is not None else _ACCESS).replace(_ACCESS, field, 1)
 
 
-def _more(request: RequestSpec, field: str, what: str, allowed: str | None) -> Denial:
-    return denial(
-        Reason.BEYOND_PARENT,
-        f"This works for request {request.parent}, and {field} {what}: ask for no more than it gives.",
-        field=field,
-        allowed=allowed,
-    )
+def _accounts(pairs: Iterable[tuple[str, str]]) -> tuple[Account, ...]:
+    return tuple(Account(namespace=namespace, service_account=account) for namespace, account in pairs)

@@ -15,6 +15,8 @@ from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.delegation import Delegation
 
 MAX_LINE: Final = 2048
+_ACCOUNTS: Final = 512
+_BETWEEN: Final = 12
 
 
 def line(access: Access) -> str:
@@ -25,16 +27,19 @@ def line(access: Access) -> str:
 
 
 def line_of_request(request: RequestSpec) -> str:
-    """What a request asks for and hands on, on one line of at most 2048 characters; neither crowds the other out."""
+    """What a request asks for and hands on, on one line of at most 2048 characters; no part crowds another out."""
     if request.delegation is None:
         return line(request.access)
-    return f"{_cut(line(request.access), MAX_LINE // 2)} → {_cut(_handed_on(request.delegation), MAX_LINE // 2 - 3)}"
+    lines = (line(request.access), *map(line, request.handed_on))
+    share = (MAX_LINE - _ACCOUNTS - _BETWEEN * len(lines)) // len(lines)
+    own, *others = (_cut(one, share) for one in lines)
+    return f"{own} → {_cut(accounts(request.delegation), _ACCOUNTS)}: {' | '.join(others) or 'the same'}"
 
 
-def _handed_on(delegation: Delegation) -> str:
+def accounts(delegation: Delegation) -> str:
+    """To whom something is handed on, and how often."""
     often = "" if delegation.depth == 1 else f" ({delegation.depth} times)"
-    what = "the same" if delegation.access is None else " | ".join(map(line, delegation.access))
-    return f"{', '.join(map(str, delegation.to))}{often}: {what}"
+    return ", ".join(map(str, delegation.to)) + often
 
 
 def _cut(text: str, most: int) -> str:

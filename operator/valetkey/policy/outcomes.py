@@ -29,6 +29,10 @@ class Approved:
     """How many of this account's latest grants the policy looks at, this one among them; 0 where it limits no pace."""
     act: tuple[Account, ...] = ()
     """Whose work it is: the accounts that handed it on, the nearest first."""
+    among: tuple[Account, ...] = ()
+    """Every account that may have got some of that work."""
+    delegates_pod_templates: bool = False
+    """Whether the risk PodTemplates goes with what is handed on."""
     approvals: tuple[ApprovalReference, ...] = ()
     """By whose word, where the policy asks for people."""
     wait: timedelta | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.policy.ceiling import Asked
 from valetkey.policy.expressions import Values
 from valetkey.policy.facts import Facts
 from valetkey.policy.risks import Carried, carried_risks
-from valetkey.policy.variables import variables
+from valetkey.policy.variables import approvals, variables
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,28 @@ class Question:
     """The same about each access that is handed on: policy decides on it as if it were asked for here."""
 
     @classmethod
-    def of(cls, request: RequestSpec, facts: Facts, policy: str | None = None) -> Question:
-        """With everything that people have said that counts, for one policy or for whichever."""
-        handed_on = (request.model_copy(update={"access": one, "delegation": None}) for one in request.handed_on)
+    def of(cls, request: RequestSpec, facts: Facts) -> Question:
+        """With everything that people have said that counts."""
+        # Those whom it is handed on to are still known: they have no word in it.
+        rest = None if request.delegation is None else request.delegation.model_copy(update={"access": None})
+        handed_on = (request.model_copy(update={"access": one, "delegation": rest}) for one in request.handed_on)
         return cls(
             request,
             facts,
             Asked.of(request.access),
-            Values.of(variables(request, facts, policy)),
-            tuple(cls.of(one, facts, policy) for one in handed_on),
+            Values.of(variables(request, facts)),
+            tuple(cls.of(one, facts) for one in handed_on),
         )
 
     def heard(self, policy: str) -> Question:
         """The same, of what people have said that for one policy alone."""
-        return self.of(self.request, self.facts, policy) if self.facts.approvals else self
+        if not self.facts.approvals:
+            return self
+        return self._with({"approvals": approvals(self.request, self.facts, policy)})
+
+    def _with(self, changed: Mapping[str, Any]) -> Question:
+        values = Values.of({**self.values.named, **changed})
+        return replace(self, values=values, handed_on=tuple(one._with(changed) for one in self.handed_on))
 
     @cached_property
     def of_all(self) -> tuple[Values, ...]:

@@ -12,8 +12,8 @@ from valetkey.policy.approvals import counting
 from valetkey.policy.facts import Facts, ParentFacts, Statement
 
 
-def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> dict[str, Any]:
-    """The value of each variable, with what people said for one policy or for whichever.
+def variables(request: RequestSpec, facts: Facts) -> dict[str, Any]:
+    """The value of each variable, with what people said for whichever policy.
 
     What is not known is absent, so that reading it is an error and never false.
     """
@@ -38,10 +38,15 @@ def variables(request: RequestSpec, facts: Facts, policy: str | None = None) -> 
         "access": request.access.to_api(),
         "parent": _parent(facts.parent),
         "namespaces": _namespaces(request.access, facts),
-        "approvals": [_approval(one) for one in counting(request, facts, policy)],
+        "approvals": approvals(request, facts),
         "cluster": facts.cluster,
         "now": facts.now,
     }
+
+
+def approvals(request: RequestSpec, facts: Facts, policy: str | None = None) -> list[dict[str, Any]]:
+    """What people said that counts, for one policy or for whichever."""
+    return [_approval(one) for one in counting(request, facts, policy)]
 
 
 def _parent(parent: ParentFacts | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tests.properties.world import Crash, World
 from valetkey.controller.queue import Key
 from valetkey.controller.takeover import look_at_all
 from valetkey.kinds.taskgrant import TaskGrant
-from valetkey.kube.api import Json
+from valetkey.kube.api import ApiError, Json
 
 FIXER = {"namespace": "shop", "serviceAccount": "fixer"}
 HANDS_ON: Json = {"delegation": {"to": [FIXER], "maxDepth": 2}}
@@ -83,7 +83,9 @@ async def test_what_works_for_a_live_request_is_granted_and_its_grant_says_whose
     await case.working()
     order = case.world.objects["TaskGrant", "shop", "work"]["spec"]["order"]
     assert order["parent"]["name"] == "plan"
-    assert order["act"] == [FIXER]
+    assert (order["act"], order["among"]) == ([FIXER], [FIXER])
+    plan = case.world.objects["TaskGrant", "shop", "plan"]["spec"]["order"]
+    assert plan.keys().isdisjoint({"act", "among", "delegatesPodTemplates", "parent"})
     conditions = case.world.objects["AccessRequest", "shop", "work"]["status"]["conditions"]
     (approved,) = (c["message"] for c in conditions if c["type"] == "Approved")
     assert approved == "policy fix, in the work of shop/plan"
@@ -197,18 +199,65 @@ async def test_what_is_handed_on_ends_by_itself_and_its_parent_goes_on() -> None
     assert case.live("plan")
 
 
-async def test_the_end_of_a_parent_has_those_looked_at_who_work_for_it() -> None:
+async def followed(case: Case) -> None:
+    """Runs the keys that are woken from here on, and no others."""
+    while case.process.woken:
+        await case.process.worker.run(case.process.woken.pop(0))
+
+
+async def test_the_end_of_a_parent_has_those_looked_at_who_work_for_it_and_for_those() -> None:
+    case = Case()
+    work = case.ask("work", "two", await case.plan(), delegation={"to": [FIXER]})
+    await case.turn()
+    case.ask("more", "three", reference(work))
+    await case.turn()
+    case.process.woken.clear()
+    case.report("plan")
+    case.process.intake.request(case.world.objects["AccessRequest", "shop", "plan"])
+    await followed(case)
+    assert not case.world.live_tokens()
+
+
+async def test_an_end_that_another_replica_wrote_wakes_who_works_for_it_when_it_comes_in() -> None:
+    """The one that led before wrote and deleted, and went; here it is heard of by a watch alone."""
     case = Case()
     await case.working()
-    woken: list[tuple[Key, bool]] = []
-    case.process.queue.add = lambda key, *, ending: woken.append((key, ending))  # type: ignore[method-assign]
+    case.world.change("TaskGrant", "shop", "plan", {"status": ENDED})
+    case.world.remove("TaskGrant", "shop", "plan")
+    case.process.woken.clear()
+    case.process.intake.grant(case.world.objects["TaskGrant", "shop", "plan"])
+    await followed(case)
+    assert not case.world.live_tokens()
+
+
+async def test_an_end_whose_deletion_is_refused_ends_who_works_for_it_all_the_same() -> None:
+    class Undeletable(World):
+        async def delete(self, path: str, *, uid: str) -> Json:
+            if path.endswith("/taskgrants/plan"):
+                raise ApiError(503, "ServiceUnavailable", "not now")
+            return await super().delete(path, uid=uid)
+
+    case = Case()
+    await case.working()
+    case.world.__class__ = Undeletable
+    case.process.woken.clear()
     case.report("plan")
-    await case.process.watch()
-    await case.process.worker.run(Key("shop", "plan"))
-    assert (Key("shop", "work"), True) in woken
-    assert case.live("work")
-    await case.process.worker.run(Key("shop", "work"))
+    case.process.intake.request(case.world.objects["AccessRequest", "shop", "plan"])
+    await followed(case)
+    assert case.live("plan")
     assert not case.live("work")
+
+
+async def test_what_has_finished_is_not_looked_at_again_when_its_parent_ends() -> None:
+    case = Case()
+    await case.working()
+    case.report("work")
+    await case.turn(2)
+    case.process.woken.clear()
+    case.report("plan")
+    await case.process.worker.run(Key("shop", "plan"))
+    await case.turn()
+    assert Key("shop", "work") not in case.process.woken
 
 
 async def test_a_grant_that_goes_by_force_takes_along_who_works_for_it() -> None:
@@ -261,17 +310,37 @@ async def test_a_parent_that_ends_while_the_grant_is_opened_is_found_before_anyt
 # -- what is not known -----------------------------------------------------------------------------------------------
 
 
-async def test_a_parent_that_was_not_read_yet_is_read_before_anything_ends() -> None:
-    case = Case()
-    await case.working()
+async def unread(case: Case, *kinds: str) -> None:
+    """A new life of the operator, which has read nothing of the plan of these kinds."""
     case.process = case.begun()
     await case.process.relist.read_all()
     key = Key("shop", "plan")
-    case.process.cache.grants = type(case.process.cache.grants)()
-    case.process.cache.grants.put(grant_of(case, "work"))
-    await case.process.worker.run(Key("shop", "work"))
+    for kind in kinds:
+        known: Any = {"TaskGrant": case.process.cache.grants, "AccessRequest": case.process.cache.requests}[kind]
+        for there in (*known._notes,):
+            if there == key:
+                known._leave(key, known._notes.pop(key))
+                known._bodies.remove(key)
+
+
+@pytest.mark.parametrize("kinds", [("TaskGrant",), ("AccessRequest",), ("TaskGrant", "AccessRequest")])
+async def test_while_a_parent_was_not_read_yet_nothing_ends_and_nothing_begins(kinds: tuple[str, ...]) -> None:
+    case = Case()
+    await case.working()
+    case.ask("more", "three", reference(case.world.objects["AccessRequest", "shop", "plan"]))
+    await unread(case, *kinds)
+    for name in ("work", "more"):
+        await case.process.worker.run(Key("shop", name))
     assert case.live("work")
-    assert key in case.process.cache.grants
+    assert case.finished("more")[0] in ("", "TaskInProgress")
+    # What it works for is left to a watch, which has it looked at itself.
+    for kind in kinds:
+        take = case.process.intake.grant if kind == "TaskGrant" else case.process.intake.request
+        case.process.woken.clear()
+        take(case.world.objects[kind, "shop", "plan"])
+        assert Key("shop", "plan") in case.process.woken
+    await case.process.worker.run(Key("shop", "more"))
+    assert case.live("more")
 
 
 async def test_a_parent_that_is_not_there_when_it_is_read_is_over() -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.unit.policy.given import DEPLOYMENTS, NOW, PODS, decided, deny, facts, in_shop, policy, request, unusable
+from tests.unit.policy.given import (
+    DEPLOYMENTS,
+    NOW,
+    PODS,
+    decided,
+    deny,
+    facts,
+    in_shop,
+    policy,
+    request,
+    scopes,
+    unusable,
+)
 from tests.unit.policy.test_approvals import said
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.policy.backwards import who_can
@@ -33,6 +46,8 @@ def parent(**changes: Any) -> ParentFacts:
         "account": "planner",
         "act": (),
         "to": (("shop-agents", "fixer"),),
+        "among": (("shop-agents", "fixer"),),
+        "pod_templates": False,
         "depth": 1,
         "access": (in_shop(DEPLOYMENTS),),
         "not_after": NOW + timedelta(minutes=10),
@@ -97,7 +112,7 @@ def test_what_goes_beyond_it_is_denied_with_the_field_and_what_it_gives() -> Non
     decision = works(access=(in_shop(GETS),))
     assert refused(decision) == (Reason.BEYOND_PARENT, "spec.access.kubernetes.scopes[0].rules[0]")
     assert isinstance(decision, Denied)
-    assert decision.denial.allowed == "shop: get deployments.apps/checkout"
+    assert decision.denial.allowed == json.dumps(in_shop(GETS))
 
 
 def test_it_lies_within_one_of_the_accesses_that_are_handed_on_and_never_in_their_sum() -> None:
@@ -107,7 +122,7 @@ def test_it_lies_within_one_of_the_accesses_that_are_handed_on_and_never_in_thei
     decision = works(wide, asks=both, access=(in_shop(GETS), READ_PODS))
     assert refused(decision) == (Reason.BEYOND_PARENT, "spec.access")
     assert isinstance(decision, Denied)
-    assert decision.denial.allowed == "shop: get deployments.apps/checkout\nshop: get,list pods"
+    assert decision.denial.allowed == f"{json.dumps(in_shop(GETS))}\n{json.dumps(READ_PODS)}"
 
 
 # -- who hands it on -------------------------------------------------------------------------------------------------
@@ -207,7 +222,7 @@ def test_what_was_handed_on_goes_on_less_often_to_no_others_and_is_no_more() -> 
         ),
     ):
         assert refused(works(sub, asks=asks, **TWICE)) == (Reason.BEYOND_PARENT, field)
-    assert refused(works(sub, asks=hands_on([FIXER]), depth=1)) == (Reason.BEYOND_PARENT, "spec.delegation.maxDepth")
+    assert refused(works(sub, asks=hands_on([FIXER]), depth=1)) == (Reason.BEYOND_PARENT, "spec.delegation")
 
 
 # -- what policies say to it -----------------------------------------------------------------------------------------
@@ -259,7 +274,8 @@ def test_nobody_with_a_part_in_the_work_approves_it(who: str, counts: bool) -> N
     """The agent itself, who gets it next, who handed it on, and who else may have got that."""
     known = parent(
         act=(("desk", "boss"),),
-        to=(("shop-agents", "fixer"), ("web-agents", "helper"), ("shop-agents", "sibling")),
+        to=(("shop-agents", "fixer"), ("web-agents", "helper")),
+        among=(("shop-agents", "fixer"), ("web-agents", "helper"), ("shop-agents", "sibling"), ("plans", "planner")),
         depth=2,
     )
     asks = policy(approval={}, delegation={"to": [HELPER]})
@@ -275,6 +291,91 @@ def test_a_delegate_does_not_approve_what_it_would_get() -> None:
     word = said("system:serviceaccount:web-agents:helper")
     assert isinstance(decided(request(**hands_on([HELPER])), asks, known=facts(approvals=(word,))), Waiting)
     assert approved(decided(request(**hands_on()), asks, known=facts(approvals=(word,))))
+
+
+def test_a_delegate_does_not_approve_what_only_a_rule_about_it_asks_people_for() -> None:
+    """A guardrail that the planner's own access does not meet, and what it hands on does."""
+    writes = [{**DEPLOYMENTS, "verbs": ["patch"]}]
+    guard = deny(
+        access=[{"name": "no", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": writes}]}}],
+        validations=[{"name": "u", "expression": '!approvals.exists(a, a.verdict == "Approve")', "message": "m"}],
+    )
+    asked = request(access=in_shop(GETS), **hands_on([HELPER], access=[in_shop(DEPLOYMENTS)]))
+    for who, outcome in (("system:serviceaccount:web-agents:helper", Waiting), ("ann", Approved)):
+        asks = policy(approval={}, **HANDS_ON)
+        decision = decided(asked, asks, guard, known=facts(approvals=(said(who),)))
+        assert isinstance(decision, outcome), decision
+    plain = policy("plain", **HANDS_ON)
+    word = said("system:serviceaccount:web-agents:helper", policy="plain")
+    assert refused(decided(asked, plain, guard, known=facts(approvals=(word,))))[0] == Reason.POLICY_DENIED
+
+
+RISKY: list[dict[str, Any]] = [
+    {
+        "name": "change",
+        "kubernetes": {
+            "scopes": [{"namespaces": ["shop"], "rules": [DEPLOYMENTS]}],
+            "risks": ["PodTemplates"],
+        },
+    }
+]
+
+
+def test_the_risk_of_pod_templates_goes_with_what_is_handed_on_or_is_not_there() -> None:
+    accepting = policy(access=RISKY, **HANDS_ON)
+    assert (approved(decided(request(), accepting)).pod_templates) is True
+    assert approved(works(accepting)).pod_templates is False
+    assert approved(works(accepting, pod_templates=True)).pod_templates is True
+    for access, goes in ((None, True), ([in_shop(DEPLOYMENTS)], True), ([in_shop(GETS)], True)):
+        more = {} if access is None else {"access": access}
+        assert approved(decided(request(**hands_on(**more)), accepting)).delegates_pod_templates is goes
+    assert approved(decided(request(**hands_on()), policy(**HANDS_ON))).delegates_pod_templates is False
+    assert approved(decided(request(), accepting)).delegates_pod_templates is False
+    mixed = policy(
+        access=[*RISKY, {"name": "look", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [PODS]}]}}],
+        **HANDS_ON,
+    )
+    both = hands_on(access=[in_shop(DEPLOYMENTS), READ_PODS])
+    assert approved(decided(request(**both), mixed)).delegates_pod_templates is False
+    sub = policy(access=RISKY, delegation={"to": [HELPER]})
+    assert approved(works(sub, asks=hands_on([HELPER]), **TWICE)).delegates_pod_templates is False
+
+
+def test_what_may_only_be_handed_on_is_not_given_to_who_asks_for_it() -> None:
+    mend = {
+        "handedOn": "Only",
+        "name": "mend",
+        "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [DEPLOYMENTS]}]},
+    }
+    look = {"name": "look", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [PODS]}]}}
+    planner = policy(access=[look, mend], **HANDS_ON)
+    assert refused(decided(request(), planner))[0] == Reason.ACCESS_BEYOND_POLICY
+    assert refused(decided(request(**hands_on()), planner))[0] == Reason.ACCESS_BEYOND_POLICY
+    assert approved(decided(request(access=READ_PODS, **hands_on(access=[in_shop(DEPLOYMENTS)])), planner))
+    assert approved(decided(request(access=READ_PODS, **hands_on()), planner))
+    assert refused(decided(request(), policy(access=[mend])))[0] == Reason.ACCESS_BEYOND_POLICY
+    assert "handedOn belongs to an Allow" in unusable(deny(access=[mend])).message
+
+
+def test_what_is_handed_on_has_no_more_rules_than_are_compared() -> None:
+    many = in_shop(*[PODS] * 16)
+    wide = policy(
+        access=[{"name": "all", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [PODS, DEPLOYMENTS]}]}}],
+        **HANDS_ON,
+    )
+    assert approved(decided(request(access=many, **hands_on(access=[many])), wide))
+    decision = decided(request(access=many, **hands_on(access=[many, READ_PODS])), wide)
+    assert refused(decision) == (Reason.ACCESS_BEYOND_POLICY, "spec")
+    assert isinstance(decision, Denied)
+    assert "32 rules at most, not 33" in decision.denial.message
+    more = scopes(*[{"namespace": "shop", "rules": [PODS] * 11}] * 3)
+    assert refused(works(wide, asks={"access": more})) == (Reason.ACCESS_BEYOND_POLICY, "spec")
+    assert approved(decided(request(access=more), wide))
+
+
+def test_of_a_live_grants_parent_nothing_is_asked_but_whether_it_goes_on() -> None:
+    assert approved(works(live=True, access=(READ_PODS,), to=()))
+    assert refused(works(live=True, not_after=NOW))[0] == Reason.PARENT_NOT_LIVE
 
 
 def test_delegation_belongs_to_an_allow() -> None:

@@ -44,7 +44,14 @@ def test_what_is_handed_on_follows_and_neither_crowds_the_other_out() -> None:
     assert line_of_request(more).endswith(
         " → shop-agents/worker (2 times): shop: get,list pods | shop: get,patch deployments.apps/checkout"
     )
+
+
+def test_no_part_of_what_is_handed_on_crowds_another_out() -> None:
     long = in_shop(*[{**DEPLOYMENTS, "resourceNames": ["n" * 250]}] * 16)
-    crowded = line_of_request(request(access=long, delegation={"to": to, "access": [long]}))
-    assert len(crowded) == 2048
-    assert "… → shop-agents/worker: shop: get,patch deployments.apps/nnn" in crowded
+    secrets = in_shop({"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]})
+    many = [{"namespace": "n" * 63, "serviceAccount": "a" * 250} for _ in range(16)]
+    crowded = line_of_request(request(access=long, delegation={"to": many, "access": [long, secrets, long]}))
+    assert len(crowded) <= 2048
+    assert crowded.startswith("shop: get,patch deployments.apps/nnn")
+    assert " | shop: * secrets | shop: get,patch deployments.apps/nnn" in crowded
+    assert f" → {'n' * 63}/{'a' * 250}, " in crowded
