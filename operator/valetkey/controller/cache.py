@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
 from valetkey.controller.objects import Dead, Objects, version_of
 from valetkey.controller.queue import Key
+from valetkey.controller.requests import Requests
 from valetkey.controller.words import Approvals
-from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.delegation import Parent
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import Json
 from valetkey.kube.pods import FINAL, Pod
 from valetkey.reasons import Reason
-
-
-class RequestNote(NamedTuple):
-    """What is known of a request without looking at it."""
-
-    uid: str
-    version: int
-    created: datetime
-    account: str
-    """The ServiceAccount that made it."""
-    finished: bool
-    released: bool
-    """Whether its agent says that the task is over."""
-    parent: str
-    """The uid of the request that it works for; empty where it works for none, or has finished."""
 
 
 class GrantNote(NamedTuple):
@@ -57,62 +41,6 @@ class GrantNote(NamedTuple):
     """Whether its revocation has."""
     parent: Parent | None
     """The request that it works for."""
-
-
-class Requests(Objects[AccessRequest, RequestNote]):
-    """Requests by key, and since when each is known."""
-
-    def __init__(self) -> None:
-        super().__init__(AccessRequest, _of_request)
-        self._since: dict[str, float] = {}
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._children: defaultdict[str, set[Key]] = defaultdict(set)
-
-    def put(self, body: AccessRequest) -> bool:
-        """Takes in what was read; gives whether it is news."""
-        before = self.note(Key.of(body.metadata))
-        news = super().put(body)
-        if news:
-            if before is not None and before.uid != body.metadata.uid:
-                self._since.pop(before.uid, None)
-            self._since.setdefault(body.metadata.uid, time.monotonic())
-        return news
-
-    def remove(self, key: Key, uid: str) -> AccessRequest | None:
-        """Takes out the request of that uid; gives it back if it was there."""
-        self._since.pop(uid, None)
-        return super().remove(key, uid)
-
-    def beside(self, request: AccessRequest) -> int:
-        """How many requests there are of the ServiceAccount that made this one."""
-        return self._counts[request.metadata.namespace, request.spec.requester.service_account]
-
-    def of_parent(self, uid: str) -> frozenset[Key]:
-        """Requests that work for the one of that uid."""
-        return frozenset(self._children.get(uid, ()))
-
-    def age(self, request: AccessRequest, now: datetime) -> float:
-        """How many seconds ago a request was made, never too many.
-
-        The API server says to the second when that was: so it is counted from when this replica saw the request, or
-        from the end of that second where that is longer ago.
-        """
-        seen = time.monotonic() - self._since.get(request.metadata.uid, time.monotonic())
-        return max(seen, (now - request.metadata.creation_timestamp).total_seconds() - 1)
-
-    def _enter(self, key: Key, note: RequestNote) -> None:
-        self._counts[key.namespace, note.account] += 1
-        if note.parent:
-            self._children[note.parent].add(key)
-
-    def _leave(self, key: Key, note: RequestNote) -> None:
-        self._counts[key.namespace, note.account] -= 1
-        if not self._counts[key.namespace, note.account]:
-            del self._counts[key.namespace, note.account]
-        if note.parent:
-            self._children[note.parent].discard(key)
-            if not self._children[note.parent]:
-                del self._children[note.parent]
 
 
 class Grants(Objects[TaskGrant, GrantNote]):
@@ -193,18 +121,6 @@ def of_grant(grant: TaskGrant) -> GrantNote:
         ending=end is not None or deleted is not None,
         failed=any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions),
         parent=order.parent,
-    )
-
-
-def _of_request(request: AccessRequest) -> RequestNote:
-    return RequestNote(
-        uid=request.metadata.uid,
-        version=version_of(request.metadata.resource_version),
-        created=request.metadata.creation_timestamp,
-        account=sys.intern(request.spec.requester.service_account),
-        finished=request.finished is not None,
-        released=request.spec.outcome is not None,
-        parent="" if request.spec.parent is None or request.finished is not None else request.spec.parent.uid,
     )
 
 

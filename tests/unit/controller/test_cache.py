@@ -11,8 +11,9 @@ import pytest
 
 from tests.properties import life as given
 from valetkey.controller import objects as objects_module
-from valetkey.controller.cache import Pods, Requests
+from valetkey.controller.cache import Pods
 from valetkey.controller.queue import Key
+from valetkey.controller.requests import Requests
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import format_time
 from valetkey.kube.api import Json
