@@ -25,7 +25,9 @@ class Reason(StrEnum):
     # AccessRequest Approved
     POLICY_MATCHED = "PolicyMatched"
     PERSON_APPROVED = "PersonApproved"
+    BREAK_GLASS_USED = "BreakGlassUsed"
     PERSON_DENIED = "PersonDenied"
+    REVIEW_OVERDUE = "ReviewOverdue"
     PARENT_NOT_LIVE = "ParentNotLive"
     BEYOND_PARENT = "BeyondParent"
     AWAITING_APPROVAL = "AwaitingApproval"
@@ -93,7 +95,7 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
         "Unknown": frozenset({Reason.IDENTITY_PENDING, Reason.GUARDS_MISSING}),
     },
     ("AccessRequest", "Approved"): {
-        "True": frozenset({Reason.POLICY_MATCHED, Reason.PERSON_APPROVED}),
+        "True": frozenset({Reason.POLICY_MATCHED, Reason.PERSON_APPROVED, Reason.BREAK_GLASS_USED}),
         "False": frozenset(
             {
                 Reason.NO_POLICY_MATCHED,
@@ -107,6 +109,7 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.DELIVERY_NOT_ALLOWED,
                 Reason.LIMIT_REACHED,
                 Reason.PERSON_DENIED,
+                Reason.REVIEW_OVERDUE,
                 Reason.PARENT_NOT_LIVE,
                 Reason.BEYOND_PARENT,
             }

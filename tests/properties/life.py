@@ -16,6 +16,7 @@ from valetkey.controller.ledgers import Ledgers
 from valetkey.controller.metrics import Metrics
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
+from valetkey.controller.reviews import Reviews
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.sweep import Sweep
@@ -65,7 +66,7 @@ class Process:
         )
         self.intake = Intake(self.cache, self.woken.append)
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
-        ledgers = Ledgers(world, namespace="valetkey-system", clock=lambda: world.now)
+        self.ledgers = ledgers = Ledgers(world, namespace="valetkey-system", clock=lambda: world.now)
         views = Views(self.cache, self.surroundings, cluster="", limit_active=20, limit_requests=limit_requests)
         self.views = views
         issuer = KubernetesIssuer(
@@ -86,6 +87,7 @@ class Process:
             metrics=self.metrics,
             clock=lambda: world.now,
         )
+        self.reviews = Reviews(backends, ledgers)
         self.sweep = Sweep(backends, every=timedelta(minutes=5))
         self.worker = Worker(
             queue=self.queue,
@@ -210,7 +212,7 @@ def approval(name: str, asked: Json, username: str, verdict: str = "Approve", po
             "policy": policy,
             "verdict": verdict,
             "approver": {"username": username, "groups": ["people"]},
-            **({"reason": "not now"} if verdict == "Deny" else {}),
+            **({"reason": "not now"} if verdict != "Approve" else {}),
         },
     }
 

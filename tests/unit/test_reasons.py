@@ -20,7 +20,7 @@ DESIGN: dict[tuple[str, str], dict[Status, str]] = {
         "True": "PolicyMatched PersonApproved BreakGlassUsed",
         "False": "NoPolicyMatched PolicyDenied AccessBeyondPolicy RiskNotAllowed PurposeUnknown ParametersInvalid "
         "ValidationFailed TTLTooLong DeliveryNotAllowed LimitReached PersonDenied ParentNotLive BeyondParent "
-        "StandingPrivilege SharedServiceAccount",
+        "ReviewOverdue StandingPrivilege SharedServiceAccount",
         "Unknown": "AwaitingApproval PoliciesNotReady PoliciesStale EvaluationFailed AuditFeedStale CRDsOutdated",
     },
     ("AccessRequest", "Ready"): {

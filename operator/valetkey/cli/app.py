@@ -10,6 +10,7 @@ from valetkey.cli.cases import cases
 from valetkey.cli.get import get
 from valetkey.cli.lock import lock, unlock
 from valetkey.cli.log import log
+from valetkey.cli.review import review
 from valetkey.cli.revoke import revoke
 from valetkey.cli.simulate import simulate
 from valetkey.cli.uninstall import uninstall
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(get)
 app.command()(approve)
 app.command()(deny)
+app.command()(review)
 app.command()(explain)
 app.command()(can_i)
 app.command()(who_can)

@@ -103,14 +103,19 @@ def _asks(body: Json) -> str | None:
     return decision.get("policy") if decision.get("outcome") == "Pending" else None
 
 
-def _approval(where: str, about: Json, policy: str, verdict: str, reason: str | None) -> Json:
-    """The approval with all that a cluster older than Kubernetes 1.36 does not fill in."""
+def approver() -> Json:
+    """Who speaks, as a cluster older than Kubernetes 1.36 does not fill it in."""
     user = whoami()
-    approver: Json = {"username": user["username"], "groups": user.get("groups", [])}
+    speaks: Json = {"username": user["username"], "groups": user.get("groups", [])}
     credential = user.get("extra", {}).get(_CREDENTIAL, [])
     if len(credential) == 1:
-        approver["credentialID"] = credential[0]
-    spec: Json = {"request": about, "policy": policy, "verdict": verdict, "approver": approver}
+        speaks["credentialID"] = credential[0]
+    return speaks
+
+
+def _approval(where: str, about: Json, policy: str, verdict: str, reason: str | None) -> Json:
+    """The approval with all that a cluster older than Kubernetes 1.36 does not fill in."""
+    spec: Json = {"request": about, "policy": policy, "verdict": verdict, "approver": approver()}
     return {
         "apiVersion": API_VERSION,
         "kind": "AccessApproval",

@@ -85,7 +85,7 @@ def _said(namespace: str, request_uid: str) -> tuple[Statement, ...]:
             name=one.metadata.name,
             uid=one.metadata.uid,
             policy=one.spec.policy,
-            verdict=one.spec.verdict,
+            verdict="Deny" if one.spec.verdict == "Deny" else "Approve",
             username=one.spec.approver.username,
             groups=one.spec.approver.groups,
             reason=one.spec.reason,
@@ -93,7 +93,7 @@ def _said(namespace: str, request_uid: str) -> tuple[Statement, ...]:
             allowed=True,
         )
         for one in bodies
-        if one.spec.request.uid == request_uid
+        if one.spec.request.uid == request_uid and one.spec.verdict != "Reviewed"
     )
 
 

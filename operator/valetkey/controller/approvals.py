@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from valetkey.controller.backends import Backends
 from valetkey.controller.queue import Key
@@ -10,12 +11,14 @@ from valetkey.controller.steps import LookUp, Progress, learnt
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import GROUP
+from valetkey.kinds.ledger import Emergency
 from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.facts import Statement
 
+_ACCOUNTS: Final = "system:serviceaccount:"
 _Right = tuple[str, tuple[str, ...], str]
 """User name, groups and the policy that is spoken for."""
 
@@ -32,6 +35,14 @@ class Approvals:
         said = self._backends.cache.approvals.about(Key.of(request.metadata), request.metadata.uid)
         allowed = await self._asked(one for one in said if one.spec.approver.username != by)
         return tuple(statement(one, allowed=allowed.get(_right(one), False)) for one in said)
+
+    async def reviewed(self, namespace: str, use: Emergency) -> AccessApproval | None:
+        """The first review of a use that counts: of a person who may approve for its policy; raises ApiError."""
+        said = self._backends.cache.approvals.reviews_of(namespace, use.request)
+        about = (one for one in said if (one.spec.request.name, one.spec.policy) == (use.name, use.policy))
+        people = [one for one in about if not one.spec.approver.username.startswith(_ACCOUNTS)]
+        allowed = await self._asked(people)
+        return next((one for one in people if allowed[_right(one)]), None)
 
     async def _asked(self, said: Iterable[AccessApproval]) -> dict[_Right, bool]:
         """Who may say what they say; whoever says the same a thousand times is asked about once."""
@@ -82,13 +93,14 @@ class Approvals:
 
 
 def statement(approval: AccessApproval, *, allowed: bool) -> Statement:
-    """An approval as policy reads it."""
+    """An approval as policy reads it; a review is none."""
+    assert approval.spec.verdict != "Reviewed"
     spec = approval.spec
     return Statement(
         name=approval.metadata.name,
         uid=approval.metadata.uid,
         policy=spec.policy,
-        verdict=spec.verdict,
+        verdict="Deny" if spec.verdict == "Deny" else "Approve",
         username=spec.approver.username,
         groups=spec.approver.groups,
         reason=spec.reason,

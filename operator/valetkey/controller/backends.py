@@ -77,6 +77,8 @@ class Backends:
     """KiB of the log that what one account asks may fill."""
     tell_people: Callable[[AccessRequest, Waiting], None] = lambda request, waiting: None
     """Where people are told elsewhere than on the request that it has begun to wait for them; returns at once."""
+    tell_reviewers: Callable[[AccessRequest, TaskGrant], None] = lambda request, grant: None
+    """The same, that it was granted in an emergency and is to be reviewed."""
 
     def issuer(self, order: Order) -> Issuer:
         """The issuer of the one member that the order's access has."""

@@ -91,8 +91,18 @@ class Beginnings:
                 raise
             # Ours of an earlier try, or that of an earlier request of this name: the next step looks at it.
             created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
-        self._take_in(TaskGrant.model_validate(created))
+        grant = TaskGrant.model_validate(created)
+        self._take_in(grant)
+        if order.review_by is not None and grant.spec.order == order:
+            self._tell_of_emergency(request, grant)
         return progress
+
+    def _tell_of_emergency(self, request: AccessRequest, grant: TaskGrant) -> None:
+        message = status.of_emergency(grant)
+        self._backends.events.post(
+            "AccessRequest", request.metadata, Reason.BREAK_GLASS_USED, message, severity="Warning"
+        )
+        self._backends.tell_reviewers(request, grant)
 
     def _take_in(self, grant: TaskGrant) -> None:
         grants, metadata = self._backends.cache.grants, grant.metadata
@@ -224,6 +234,7 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         policy=approved.policy,
         decision=decision_id,
         approvals=approved.approvals,
+        review_by=None if approved.review_within is None else now + approved.review_within,
         parent=request.spec.parent,
         act=approved.act or None,
         among=approved.among or None,

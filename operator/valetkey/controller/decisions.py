@@ -54,16 +54,17 @@ class Decisions:
         policies = self._surroundings.policies.of_namespace(key.namespace)
         # The last thing that is waited for: whoever is granted from here on counts for whoever comes next.
         opened = await self._ledgers.opened(request, policies) if policies.paced else {}
+        unreviewed = self._ledgers.unreviewed(request) if policies.paced else {}
         now = self._backends.clock()
         decision, facts, rehearsed = self._views.decide(
-            key, request, step.identity, now, approvals=approvals, opened=opened
+            key, request, step.identity, now, approvals=approvals, opened=opened, unreviewed=unreviewed
         )
         if not isinstance(decision, Waiting):  # what waits for people takes no Secret yet
             self._refuse_taken_secret(key, secret)
         if isinstance(decision, Approved):
             self._views.hold(key, decision, step.identity, secret)
-            if decision.remembers:
-                await self._ledgers.enter(request, decision.policy.name, now, remembers=decision.remembers)
+            if decision.remembers or decision.review_within is not None:
+                await self._ledgers.enter(request, decision, now)
                 if self._backends.clock() - now > SLOW:
                     # Its time is that of the decision: a grant that is opened much later might be too near the next.
                     message = "how often was granted took long to be written down; it is decided again"

@@ -1,4 +1,5 @@
-"""Ledgers: how often policies that limit that have granted lately; nobody's restart or deletion makes it forget.
+"""Ledgers: how often policies that limit that have granted lately, and what was granted in emergencies and nobody has
+reviewed; nobody's restart or deletion makes it forget.
 
 There is one object of kind Ledger for each agents' namespace, in the operator's own, where no agent has rights. The
 leader alone writes them, before it opens the grant, and knows what it has written.
@@ -18,10 +19,12 @@ from valetkey.controller.queue import Key
 from valetkey.errors import InvalidError, UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import format_duration, whole_seconds
-from valetkey.kinds.ledger import MOST_OPENED, REMEMBERS, Ledger, Opened
+from valetkey.kinds.ledger import MOST_EMERGENCIES, MOST_OPENED, REMEMBERS, Emergency, Ledger, Opened
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json
 from valetkey.policy.compile import Policies
+from valetkey.policy.facts import Unreviewed
+from valetkey.policy.outcomes import Approved
 from valetkey.reasons import Reason
 
 _TRIES: Final = 3
@@ -36,6 +39,10 @@ class _Book:
     """Of the object as last read or written; empty where there is none yet."""
     opened: dict[str, Opened] = field(default_factory=dict)
     """By request."""
+    emergencies: dict[str, Emergency] = field(default_factory=dict)
+    """By request: uses of break-glass policies that nobody has reviewed."""
+    reviewed: set[str] = field(default_factory=set)
+    """Requests of those that somebody has, and that may still be on record."""
     written: frozenset[str] = frozenset()
     """The requests that are on record."""
     unreadable: str = ""
@@ -50,7 +57,9 @@ class _Book:
         self.name, self.version = found.metadata.name, found.metadata.resource_version
         there = {one.request: one.model_copy(update={"at": min(one.at, now)}) for one in found.spec.opened}
         self.opened = there | self.opened
-        self.written = frozenset(there)
+        used = {one.request: one for one in found.spec.emergencies or ()}
+        self.emergencies = {uid: one for uid, one in (used | self.emergencies).items() if uid not in self.reviewed}
+        self.written = frozenset(there.keys() | used.keys())
 
     def forget_all_but(self, number: int, *, like: Opened) -> None:
         """Keeps the latest of those of one account and policy."""
@@ -111,22 +120,61 @@ class Ledgers:
         remember = {one.policy.metadata.name: one.policy.spec.limits.remembers for one in policies.usable("Allow")}
         return {name: tuple(sorted(at)[-most:]) for name, at in times.items() if (most := remember.get(name, 0))}
 
-    async def enter(self, request: AccessRequest, policy: str, at: datetime, *, remembers: int) -> None:
+    def unreviewed(self, request: AccessRequest) -> dict[str, tuple[Unreviewed, ...]]:
+        """By break-glass policy: its uses by the account that asks that nobody has reviewed; after `opened`.
+
+        That of this very request does not count.
+        """
+        namespace, account = request.metadata.namespace, request.spec.requester.service_account
+        uses: dict[str, tuple[Unreviewed, ...]] = {}
+        for one in self._book(namespace).emergencies.values():
+            if one.service_account == account and one.request != request.metadata.uid:
+                told = Unreviewed(request=f"{namespace}/{one.name}", at=one.at, review_by=one.review_by)
+                uses[one.policy] = (*uses.get(one.policy, ()), told)
+        return uses
+
+    def emergencies(self) -> list[tuple[str, Emergency]]:
+        """Every use that nobody has reviewed, and the namespace that it was in, as far as was read."""
+        return [(namespace, one) for namespace, book in self._books.items() for one in book.emergencies.values()]
+
+    async def enter(self, request: AccessRequest, approved: Approved, at: datetime) -> None:
         """Puts on record that a grant is about to be opened; from the first moment on it counts for others.
 
-        Of the account's earlier grants by that policy only as many stay as it `remembers`. Raises ApiError, and
+        Of the account's earlier grants by that policy only as many stay as it remembers. Raises ApiError, and
         InvalidError where no more fits in.
         """
         key, uid = Key.of(request.metadata), request.metadata.uid
+        account, policy = request.spec.requester.service_account, approved.policy.name
         book = self._book(key.namespace)
         self._demand_room(book, uid)
-        made = Opened(request=uid, policy=policy, service_account=request.spec.requester.service_account, at=at)
-        book.opened[uid] = made
-        book.forget_all_but(remembers, like=made)
+        if approved.review_within is not None:
+            _demand_room_for_emergencies(book, uid)
+            by = at + approved.review_within
+            used = Emergency(request=uid, name=key.name, policy=policy, service_account=account, at=at, review_by=by)
+            book.emergencies.setdefault(uid, used)
+        if approved.remembers:
+            made = Opened(request=uid, policy=policy, service_account=account, at=at)
+            book.opened[uid] = made
+            book.forget_all_but(approved.remembers, like=made)
         book.written -= {uid}
         async with book.writing:
             if uid not in book.written:  # one write takes along whatever has come since the one before it began
                 await self._write(key.namespace, book)
+
+    async def reviewed(self, namespace: str, request_uid: str) -> None:
+        """Takes a use off the record, for somebody has reviewed it. Raises ApiError."""
+        book = self._book(namespace)
+        async with book.writing:
+            book.reviewed.add(request_uid)
+            used = book.emergencies.pop(request_uid, None)
+            try:
+                await self._write(namespace, book)
+            except ApiError:
+                if used is not None:
+                    book.emergencies[request_uid] = used
+                raise
+            finally:
+                book.reviewed.discard(request_uid)
 
     def _book(self, namespace: str) -> _Book:
         return self._books.setdefault(namespace, _Book())
@@ -146,22 +194,26 @@ class Ledgers:
 
     async def _write(self, namespace: str, book: _Book) -> None:
         for tries_left in reversed(range(_TRIES)):
-            opened = tuple(book.opened.values())
+            opened, emergencies = tuple(book.opened.values()), tuple(book.emergencies.values())
             try:
-                body = await self._send(namespace, book, opened)
+                body = await self._send(namespace, book, opened, emergencies)
             except ApiError as error:
                 if not tries_left or not (error.conflict or error.already_exists or error.not_found):
                     raise
                 await self._read_again(book)
             else:
                 book.version = body["metadata"]["resourceVersion"]
-                book.written = frozenset(one.request for one in opened)
+                book.written = frozenset((*(one.request for one in opened), *(one.request for one in emergencies)))
                 return
 
-    async def _send(self, namespace: str, book: _Book, opened: Iterable[Opened]) -> Json:
+    async def _send(
+        self, namespace: str, book: _Book, opened: Iterable[Opened], emergencies: Iterable[Emergency]
+    ) -> Json:
         """Writes the object, or makes it: it belongs to its namespace and goes with it."""
         of = {"kind": "Ledger", "apiVersion": paths.api_version("Ledger")}
-        spec = {"namespace": namespace, "opened": [one.to_api() for one in opened]}
+        spec: Json = {"namespace": namespace, "opened": [one.to_api() for one in opened]}
+        if used := [one.to_api() for one in emergencies]:  # left out where there is none: the version before reads that
+            spec["emergencies"] = used
         if not book.name:
             found = await self._api.get(paths.item("Namespace", None, namespace))
             book.name = found["metadata"]["uid"]
@@ -186,6 +238,15 @@ class Ledgers:
         else:
             self._take(book, found)
             _demand_readable(book)
+
+
+def _demand_room_for_emergencies(book: _Book, uid: str) -> None:
+    if uid not in book.emergencies and len(book.emergencies) >= MOST_EMERGENCIES:
+        raise InvalidError(
+            Reason.REVIEW_OVERDUE,
+            f"{MOST_EMERGENCIES} uses of break-glass policies in this namespace wait for their review, and no more can "
+            "be remembered: somebody has to run `kubectl valetkey review` first",
+        )
 
 
 def _demand_readable(book: _Book) -> None:

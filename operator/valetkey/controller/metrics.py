@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from valetkey.audit.record import Log
 from valetkey.controller.cache import Cache, of_grant
+from valetkey.controller.ledgers import Ledgers
 from valetkey.controller.queue import Queue
 from valetkey.controller.surroundings import Surroundings
 from valetkey.policy.decide import Approved, Decision, Denied, Waiting
@@ -126,6 +127,7 @@ class Now:
         queue: Queue,
         surroundings: Surroundings,
         log: Log,
+        ledgers: Ledgers,
         leads: Callable[[], bool],
         clock: Callable[[], datetime],
     ) -> None:
@@ -133,6 +135,7 @@ class Now:
         self._queue = queue
         self._surroundings = surroundings
         self._log = log
+        self._ledgers = ledgers
         self._leads = leads
         self._clock = clock
 
@@ -141,6 +144,7 @@ class Now:
         now = self._clock()
         yield from self._grants(now)
         yield from self._lanes()
+        yield self._emergencies(now)
         guarded = self._surroundings.guards_in_force(now).since is not None
         yield _gauge("guards_in_force", "Whether all guards are in force, as last read.", guarded)
         fresh = self._surroundings.policies_fresh(now)
@@ -173,6 +177,18 @@ class Now:
             "How long the grant that should have gone first has been there since; 0 where there is none.",
             (now - first).total_seconds(),
         )
+
+    def _emergencies(self, now: datetime) -> Metric:
+        uses = [use for _, use in self._ledgers.emergencies()]
+        overdue = sum(use.review_by <= now for use in uses)
+        shown = GaugeMetricFamily(
+            "valetkey_break_glass_unreviewed",
+            "Grants of policies with breakGlass that nobody has reviewed, as the leader knows them.",
+            labels=("state",),
+        )
+        shown.add_metric(("Due",), len(uses) - overdue)
+        shown.add_metric(("Overdue",), overdue)
+        return shown
 
     def _lanes(self) -> Iterator[Metric]:
         keys = GaugeMetricFamily("valetkey_queue_keys", "Keys that wait for a worker.", labels=("lane",))

@@ -1,4 +1,6 @@
-"""Notices: a webhook is told when a request begins to wait for people; nothing waits for it, and it grants nothing.
+"""Notices: a webhook is told when a request begins to wait for people, and when something is granted in an emergency.
+
+Nothing waits for it, and it grants nothing.
 
 CloudEvents 1.0 in structured mode. https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
 """
@@ -18,11 +20,13 @@ import orjson
 from valetkey.controller import status
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import format_seconds, format_time
+from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import Json
 from valetkey.policy.decide import Waiting
 from valetkey.policy.notation import line_of_request
 
 TYPE: Final = "dev.valetkey.approval.requested"
+USED: Final = "dev.valetkey.breakglass.used"
 TRIES: Final = 5
 _BACKLOG: Final = 256
 """How many notices wait; agents decide how many there are."""
@@ -45,12 +49,48 @@ class Notices:
         self._queue: asyncio.Queue[Json] = asyncio.Queue(_BACKLOG)
 
     def post(self, request: AccessRequest, waiting: Waiting) -> None:
-        """Takes one notice; returns at once."""
+        """Takes the notice that a request has begun to wait; returns at once."""
+        metadata = request.metadata
+        self._put(
+            self._event(
+                TYPE,
+                request,
+                {
+                    "policy": waiting.policy,
+                    "approvals": waiting.needed,
+                    "until": format_seconds(metadata.creation_timestamp + waiting.timeout),
+                    "command": f"kubectl valetkey approve {metadata.namespace}/{metadata.name}",
+                },
+                once=waiting.policy,
+            )
+        )
+
+    def post_used(self, request: AccessRequest, grant: TaskGrant) -> None:
+        """Takes the notice that something was granted in an emergency; returns at once."""
+        order, metadata = grant.spec.order, request.metadata
+        if order.review_by is None:
+            return
+        name = f"{metadata.namespace}/{metadata.name}"
+        self._put(
+            self._event(
+                USED,
+                request,
+                {
+                    "policy": order.policy.name,
+                    "reviewBy": format_seconds(order.review_by),
+                    "until": format_seconds(order.not_after),
+                    "command": f"kubectl valetkey review {name} --uid {order.request_uid} "
+                    f"--policy {order.policy.name} --reason …",
+                },
+                once="used",
+            )
+        )
+
+    def _put(self, event: Json) -> None:
         try:
-            self._queue.put_nowait(self._event(request, waiting))
+            self._queue.put_nowait(event)
         except asyncio.QueueFull:
-            metadata = request.metadata
-            _logger.warning("%s was not told of %s/%s: too many wait", self._host, metadata.namespace, metadata.name)
+            _logger.warning("%s was not told of %s: too many wait", self._host, event["subject"])
 
     async def run(self) -> None:
         """Posts what is taken, one after the other, for ever."""
@@ -78,26 +118,23 @@ class Notices:
                 await asyncio.sleep(pause)
                 pause *= 2
 
-    def _event(self, request: AccessRequest, waiting: Waiting) -> Json:
+    def _event(self, kind: str, request: AccessRequest, more: Json, *, once: str) -> Json:
+        """`once` is what it says, so that the same about a request is the same event."""
         metadata, task = request.metadata, request.spec.task
-        name = f"{metadata.namespace}/{metadata.name}"
         return {
             "specversion": "1.0",
-            "id": f"{metadata.uid}/{waiting.policy}",
+            "id": f"{metadata.uid}/{once}",
             "source": f"/valetkey/{self._cluster}",
-            "type": TYPE,
-            "subject": name,
+            "type": kind,
+            "subject": f"{metadata.namespace}/{metadata.name}",
             "time": format_time(self._clock()),
             "datacontenttype": "application/json",
             "data": {
                 "access": line_of_request(request.spec),
                 "objective": task.objective,
                 "purpose": task.purpose,
-                "policy": waiting.policy,
-                "approvals": waiting.needed,
-                "until": format_seconds(metadata.creation_timestamp + waiting.timeout),
                 "agent": f"{metadata.namespace}/{status.agent(request)}",
                 **({} if request.spec.parent is None else {"parent": str(request.spec.parent)}),
-                "command": f"kubectl valetkey approve {name}",
+                **more,
             },
         }

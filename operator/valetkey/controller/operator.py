@@ -31,6 +31,7 @@ from valetkey.controller.policies import PolicyStatuses
 from valetkey.controller.queue import Key, Queue
 from valetkey.controller.relist import Relist
 from valetkey.controller.restored import Restored
+from valetkey.controller.reviews import Reviews
 from valetkey.controller.steps import Times
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.sweep import Sweep
@@ -95,17 +96,18 @@ class Operator:
         self._events = Events(api, instance=instance, clock=clock)
         self._statuses = PolicyStatuses(api, served=settings.agent_namespaces, clock=clock)
         self._metrics = Metrics()
+        ledgers = Ledgers(api, namespace=settings.namespace, clock=clock)
         self._metrics.registry.register(
             Now(
                 cache=self._cache,
                 queue=self._queue,
                 surroundings=self._surroundings,
                 log=self._log,
+                ledgers=ledgers,
                 leads=lambda: leadership.held,
                 clock=clock,
             )
         )
-        ledgers = Ledgers(api, namespace=settings.namespace, clock=clock)
         views = Views(
             self._cache,
             self._surroundings,
@@ -136,8 +138,10 @@ class Operator:
             clock=clock,
             daily_log=daily(settings.limits_daily_log << 10),
             tell_people=notices.post if notices else lambda request, waiting: None,
+            tell_reviewers=notices.post_used if notices else lambda request, grant: None,
         )
         self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
+        self._reviews = Reviews(backends, ledgers)
         self._sweep = Sweep(backends, every=settings.sweep_every)
         self._worker = Worker(
             queue=self._queue,
@@ -209,6 +213,7 @@ class Operator:
         if self._notices is not None:
             self._run(lambda: None, "notices", self._notices.run())
         self._run(died, "policy-statuses", self._statuses.run())
+        self._run(died, "reviews", self._reviews.run())
         self._run(died, "sweep", self._sweep.keep_sweeping())
         self._statuses.show(self._surroundings.compiled(), self._surroundings.namespaces)
         _logger.info("leading as %s", self._leadership.identity)

@@ -16,7 +16,7 @@ from valetkey.kinds.accessrequest import (
 )
 from valetkey.kinds.base import Condition, format_seconds
 from valetkey.kinds.credential import Credential
-from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, Order, TaskGrant
+from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, TaskGrant
 from valetkey.policy.decide import Waiting
 from valetkey.policy.notation import line_of_request
 from valetkey.reasons import Reason, place_of
@@ -64,7 +64,7 @@ def of_ready(
             request.status.conditions,
             [
                 (Reason.IDENTITY_VERIFIED, f"pod {order.subject.pod_name} as {order.subject.service_account}"),
-                _approved(order),
+                _approved(grant),
                 (Reason.ACCESS_DELIVERED, f"in Secret {secret}"),
                 (Reason.TASK_IN_PROGRESS, "set spec.outcome when the task is over"),
             ],
@@ -80,7 +80,21 @@ def of_ready(
     )
 
 
-def _approved(order: Order) -> Say:
+def of_emergency(grant: TaskGrant) -> str:
+    """What is said of a grant for an emergency: what it was for, and by when and how it is reviewed."""
+    order, metadata = grant.spec.order, grant.metadata
+    assert order.review_by is not None
+    return (
+        f"policy {order.policy.name}, for an emergency: {order.line}; somebody who may approve for it looks at it by "
+        f"{format_seconds(order.review_by)} and runs `kubectl valetkey review {metadata.namespace}/{metadata.name} "
+        f"--uid {order.request_uid} --policy {order.policy.name} --reason …`"
+    )[:MOST]
+
+
+def _approved(grant: TaskGrant) -> Say:
+    order = grant.spec.order
+    if order.review_by is not None:
+        return Reason.BREAK_GLASS_USED, of_emergency(grant)
     work = "" if order.parent is None else f", in the work of {order.parent}"
     if not order.approvals:
         return Reason.POLICY_MATCHED, f"policy {order.policy.name}{work}"

@@ -21,7 +21,7 @@ from valetkey.kinds.base import Metadata, format_duration
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import ApprovalReference, Order, TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
-from valetkey.policy.facts import Facts, Statement
+from valetkey.policy.facts import Facts, Statement, Unreviewed
 from valetkey.policy.rehearsal import Rehearsal, rehearse
 from valetkey.reasons import Reason
 
@@ -102,10 +102,13 @@ class Views:
         *,
         approvals: tuple[Statement, ...],
         opened: Mapping[str, tuple[datetime, ...]],
+        unreviewed: Mapping[str, tuple[Unreviewed, ...]],
     ) -> tuple[Decision, Facts, tuple[Rehearsal, ...]]:
         """Asks policy about a new request, with what people have said on it and what was granted lately."""
         active = self._active(key, identity)
-        facts = self._facts(request, identity, now, approvals, active=active, opened=opened, live=False)
+        facts = self._facts(
+            request, identity, now, approvals, active=active, opened=opened, unreviewed=unreviewed, live=False
+        )
         if not self._surroundings.policies_fresh(now):
             return _STALE, facts, ()
         policies = self._surroundings.policies
@@ -169,7 +172,7 @@ class Views:
             statement(one, allowed=one.spec.verdict == "Approve" or progress.denials.get(one.metadata.uid, False))
             for one in self._cache.approvals.about(Key.of(request.metadata), request.metadata.uid)
         )
-        facts = self._facts(request, identity, now, approvals, active={}, opened={}, live=True)
+        facts = self._facts(request, identity, now, approvals, active={}, opened={}, unreviewed={}, live=True)
         verdict = decide(request.spec, policies, facts)
         order = grant.spec.order
         if isinstance(verdict, Approved) and _pod_templates_lost(order, verdict):
@@ -190,6 +193,7 @@ class Views:
         *,
         active: Mapping[str, int],
         opened: Mapping[str, tuple[datetime, ...]],
+        unreviewed: Mapping[str, tuple[Unreviewed, ...]],
         live: bool,
     ) -> Facts:
         accesses = (request.spec.access, *request.spec.handed_on)
@@ -208,6 +212,7 @@ class Views:
             approvals=approvals,
             active=active,
             opened=opened,
+            unreviewed=unreviewed,
             parent=parents.facts(self._cache, request.spec.parent),
             limit_active=self._limit_active,
             live=live,

@@ -25,6 +25,8 @@ class ApprovalNote(NamedTuple):
     name: str
     """That request's name."""
     denies: bool
+    reviews: bool
+    """Whether it is of what was done, and so none that a decision reads."""
     word: tuple[str, str]
     """Who speaks, and for which policy."""
 
@@ -35,6 +37,7 @@ class Approvals(Objects[AccessApproval, ApprovalNote]):
     def __init__(self) -> None:
         super().__init__(AccessApproval, _of_approval)
         self._about: defaultdict[str, set[Key]] = defaultdict(set)
+        self._reviews: defaultdict[str, set[Key]] = defaultdict(set)
 
     def about(self, key: Key, request_uid: str) -> tuple[AccessApproval, ...]:
         """What was said on this very request: of each person the first word of either kind for a policy.
@@ -49,13 +52,24 @@ class Approvals(Objects[AccessApproval, ApprovalNote]):
         read = (self.get(there) for there in list(first.values())[:MOST_WORDS])
         return tuple(approval for approval in read if approval is not None)
 
+    def reviews_of(self, namespace: str, request_uid: str) -> tuple[AccessApproval, ...]:
+        """What was said afterwards of what a request was granted, the earliest first; 64 at most."""
+        keys = (key for key in self._reviews.get(request_uid, ()) if key.namespace == namespace)
+        known = sorted((note.created, key) for key in keys if (note := self.note(key)) is not None)
+        read = (self.get(key) for _, key in known[:MOST_WORDS])
+        return tuple(approval for approval in read if approval is not None)
+
     def _enter(self, key: Key, note: ApprovalNote) -> None:
-        self._about[note.request].add(key)
+        self._of(note)[note.request].add(key)
 
     def _leave(self, key: Key, note: ApprovalNote) -> None:
-        self._about[note.request].discard(key)
-        if not self._about[note.request]:
-            del self._about[note.request]
+        said = self._of(note)
+        said[note.request].discard(key)
+        if not said[note.request]:
+            del said[note.request]
+
+    def _of(self, note: ApprovalNote) -> defaultdict[str, set[Key]]:
+        return self._reviews if note.reviews else self._about
 
 
 def _of_approval(approval: AccessApproval) -> ApprovalNote:
@@ -66,5 +80,6 @@ def _of_approval(approval: AccessApproval) -> ApprovalNote:
         request=approval.spec.request.uid,
         name=approval.spec.request.name,
         denies=approval.spec.verdict == "Deny",
+        reviews=approval.spec.verdict == "Reviewed",
         word=(approval.spec.approver.username, approval.spec.policy),
     )

@@ -36,19 +36,23 @@ class ApprovalSpec(Model):
     """What a person says; it does not change: delete it to take it back."""
 
     model_config = ruled(
-        ("self.verdict != 'Deny' || has(self.reason)", "a Deny says why (reason): the agent's owner reads it")
+        ("self.verdict != 'Deny' || has(self.reason)", "a Deny says why (reason): the agent's owner reads it"),
+        ("self.verdict != 'Reviewed' || has(self.reason)", "a review says what was found (reason)"),
     )
 
     request: ApprovedRequest = Field(description="The AccessRequest, of this namespace.")
     policy: Name = Field(
         description="The AgentPolicy that asks for the approval; it takes the verb approve on it to speak."
     )
-    verdict: Literal["Approve", "Deny"] = Field(description="Approve or Deny; one Deny ends the request.")
+    verdict: Literal["Approve", "Deny", "Reviewed"] = Field(
+        description="Approve or Deny, and one Deny ends the request; or Reviewed, of what a break-glass policy "
+        "granted, whether the request is still there or not."
+    )
     reason: str | None = Field(
         default=None,
         min_length=1,
         max_length=1024,
-        description="Why; on record, and for a Deny the agent reads it. One line.",
+        description="Why, or what a review found; on record, and for a Deny the agent reads it. One line.",
         json_schema_extra=cel((f"!self.matches({CONTROL!r})", "reason is one line without control characters")),
     )
     approver: Approver = Field(description="Who speaks. Filled in at admission.")

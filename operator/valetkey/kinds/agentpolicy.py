@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Rule
 from valetkey.kinds.accessrequest import PurposeName
-from valetkey.kinds.base import AT_LEAST_A_SECOND, Condition, Duration, Metadata, Model, Name, Time, cel, ruled
+from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, cel, ruled
+from valetkey.kinds.bounds import TTL, Limits
 from valetkey.kinds.delegation import DelegationLimits
-from valetkey.kinds.demands import Approval, Validation
+from valetkey.kinds.demands import Approval, BreakGlass, Validation
 from valetkey.kinds.subjects import NamespaceName, SubjectSelector
 
 _AS_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
@@ -129,58 +130,6 @@ class AccessCeiling(Model):
     kubernetes: KubernetesCeiling | None = Field(default=None, description="Rights at this cluster's own API server.")
 
 
-class TTL(Model):
-    """How long a grant lives."""
-
-    model_config = ruled(
-        (
-            "!has(self.max) || !has(self.default) || duration(self.max) >= duration(self.default)",
-            "max is at least default",
-        )
-    )
-
-    default: Duration | None = Field(
-        default=None, description="Where the request says nothing. Default 5m.", json_schema_extra=AT_LEAST_A_SECOND
-    )
-    max: Duration | None = Field(
-        default=None, description="At most. Default: the default.", json_schema_extra=AT_LEAST_A_SECOND
-    )
-
-
-class Limits(Model):
-    """How much at once, and how often; counted for each of the agents' ServiceAccounts."""
-
-    active: int | None = Field(
-        default=None,
-        ge=1,
-        le=10000,
-        description="Live or opening grants per ServiceAccount. Default: the chart's value.",
-    )
-    per_hour: int | None = Field(
-        default=None,
-        ge=1,
-        le=1000,
-        description=(
-            "Grants per ServiceAccount within any hour, whatever has become of them and of their requests. "
-            "Left out: as many as are asked for."
-        ),
-    )
-    cooldown: Duration | None = Field(
-        default=None,
-        description=(
-            "How long after one grant of a ServiceAccount was opened the next may be, at most 1h. Left out: at once."
-        ),
-        json_schema_extra=cel(
-            ("duration(self) >= duration('1s') && duration(self) <= duration('1h')", "at least 1s and at most 1h")
-        ),
-    )
-
-    @property
-    def remembers(self) -> int:
-        """How many of an account's latest grants have to be known; 0 where nothing says how often."""
-        return self.per_hour or (0 if self.cooldown is None else 1)
-
-
 class PolicySpec(Model):
     """Who may get what, for which purpose."""
 
@@ -191,6 +140,11 @@ class PolicySpec(Model):
         (
             "self.effect == 'Allow' || !has(self.approval)",
             "approval belongs to an Allow; a Deny may read approvals in its validations",
+        ),
+        ("self.effect == 'Allow' || !has(self.breakGlass)", "breakGlass belongs to an Allow"),
+        (
+            "!has(self.breakGlass) || !has(self.approval)",
+            "breakGlass is for when nobody can be asked: leave approval out, and have it reviewed",
         ),
         (
             "self.effect == 'Allow' || !has(self.delegation)",
@@ -241,6 +195,11 @@ class PolicySpec(Model):
     approval: Approval | None = Field(
         default=None, description="Whether people must approve first. Left out: policy alone decides."
     )
+    break_glass: BreakGlass | None = Field(
+        default=None,
+        description="For emergencies: looked at after all other policies, and used only where none of them grants or "
+        "waits for people; short, loud, and reviewed afterwards. Left out: a policy as any other.",
+    )
     limits: Limits = Field(default=Limits(), description="How much at once, and how often.")
     delegation: DelegationLimits | None = Field(
         default=None,
@@ -258,12 +217,15 @@ class PolicySpec(Model):
     @property
     def ttl_default(self) -> timedelta:
         """The ttl where a request names none."""
-        return self.ttl.default or timedelta(minutes=5)
+        return self._within_emergency(self.ttl.default or timedelta(minutes=5))
 
     @property
     def ttl_max(self) -> timedelta:
         """The longest ttl that a request may name."""
-        return self.ttl.max or self.ttl_default
+        return self._within_emergency(self.ttl.max or self.ttl_default)
+
+    def _within_emergency(self, ttl: timedelta) -> timedelta:
+        return ttl if self.break_glass is None else min(ttl, self.break_glass.longest)
 
     @property
     def enforced(self) -> bool:

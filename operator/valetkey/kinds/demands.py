@@ -1,4 +1,4 @@
-"""What a policy demands beside its ceilings: rules that must be true, and people who must agree."""
+"""What a policy demands beside its ceilings: rules that must be true, and people who agree first or look afterwards."""
 
 from __future__ import annotations
 
@@ -39,6 +39,38 @@ class Validation(Model):
         max_length=1024,
         description="What an agent reads where it is false, under Allow.",
     )
+
+
+class BreakGlass(Model):
+    """For emergencies: nobody is asked before, and somebody looks at each use afterwards."""
+
+    review_within: Duration | None = Field(
+        default=None,
+        description="By when after the decision somebody has to say that they have looked at it, by an AccessApproval "
+        "with the verdict Reviewed; from then on the policy grants that account nothing more until they have. At most "
+        "168h. Default 24h.",
+        json_schema_extra=cel(
+            ("duration(self) >= duration('1s')", "at least 1s"), ("duration(self) <= duration('168h')", "at most 168h")
+        ),
+    )
+    max_ttl: Duration | None = Field(
+        default=None,
+        alias="maxTTL",
+        description="How long a grant lives at most, whatever ttl says. At most 1h. Default 15m.",
+        json_schema_extra=cel(
+            ("duration(self) >= duration('1s')", "at least 1s"), ("duration(self) <= duration('1h')", "at most 1h")
+        ),
+    )
+
+    @property
+    def review(self) -> timedelta:
+        """By when after the decision it has to be looked at."""
+        return timedelta(hours=24) if self.review_within is None else self.review_within
+
+    @property
+    def longest(self) -> timedelta:
+        """How long a grant lives at most."""
+        return timedelta(minutes=15) if self.max_ttl is None else self.max_ttl
 
 
 class Approval(Model):

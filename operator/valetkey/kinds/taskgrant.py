@@ -64,6 +64,9 @@ class Order(Model):
         max_length=10,
         description="By whose word, where the policy asks for people; the grant ends when one of them takes it back.",
     )
+    review_by: Time | None = Field(
+        default=None, description="By when somebody has to review it, where the policy is for emergencies."
+    )
     parent: Parent | None = Field(
         default=None, description="The request that this one works for; the grant ends with that one's."
     )

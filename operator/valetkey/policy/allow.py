@@ -12,7 +12,7 @@ from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
-from valetkey.policy import allowances, approvals, delegations, limits, lineage
+from valetkey.policy import allowances, approvals, delegations, emergencies, limits, lineage
 from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, of_handed_on, quoted
@@ -111,7 +111,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
             return Failed(name, rule.validation.name)
         if not holds:
             return refused(Stage.VALIDATIONS, partial(denial, Reason.VALIDATION_FAILED, rule.validation.message))
-    full = limits.reached(name, spec, facts)
+    full = emergencies.refused(name, spec, facts) or limits.reached(name, spec, facts)
     if full is not None:
         return refused(Stage.LIMITS, partial(_same, full))  # worded already: it is seldom reached
     given: tuple[ApprovalReference, ...] = ()
@@ -137,6 +137,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         pod_templates=_goes_with(fitting, facts),
         backstop=spec.backstop == "Job",
         remembers=spec.limits.remembers,
+        review_within=None if spec.break_glass is None else spec.break_glass.review,
         act=lineage.act(facts.parent),
         among=lineage.among(facts.parent),
         delegates_pod_templates=handed_on,

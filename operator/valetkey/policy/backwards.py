@@ -64,6 +64,8 @@ def _conditions(spec: PolicySpec) -> Iterator[str]:
     if spec.approval is not None:
         where = "" if spec.approval.when is None else " where `when` is true"
         yield f"approval by {spec.approval.needed}{where}"
+    if spec.break_glass is not None:
+        yield "in an emergency, reviewed afterwards"
     if spec.delegation is not None and spec.delegation.required:
         yield "for another request"
     if spec.limits.per_hour is not None:

@@ -16,7 +16,7 @@ from valetkey.kinds.delegation import Account, Delegation, Parent
 from valetkey.kinds.identity import Identity
 from valetkey.policy.compile import Policies
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
-from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement
+from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement, Unreviewed
 from valetkey.policy.lineage import facts_of
 
 Outcome = Literal["Approved", "Denied", "Undecided", "Waiting"]
@@ -46,6 +46,10 @@ class Known(Model):
     active: dict[str, int] = Field(default_factory=dict, description="Live grants of the agent's account, by policy.")
     opened: dict[str, tuple[Time, ...]] = Field(
         default_factory=dict, description="When grants of the agent's account were opened lately, by policy."
+    )
+    unreviewed: dict[str, tuple[Time, ...]] = Field(
+        default_factory=dict,
+        description="By when what break-glass policies granted to the agent's account is to be reviewed, by policy.",
     )
 
 
@@ -153,6 +157,7 @@ def _facts(case: Case, file: Known) -> Facts:
         cluster_roles=_roles(file.cluster_roles | own.cluster_roles),
         active=file.active | own.active,
         opened=file.opened | own.opened,
+        unreviewed={name: tuple(map(_use, by)) for name, by in (file.unreviewed | own.unreviewed).items()},
         limit_active=20,
         approvals=tuple(_statement(said, at) for said in case.approvals),
         parent=None if case.parent is None else _parent(case.parent, at),
@@ -177,6 +182,10 @@ def _parent(parent: ParentCase, now: datetime) -> ParentFacts:
         delegation=parent.request.delegation,
         not_after=now + parent.ends_in,
     )
+
+
+def _use(review_by: datetime) -> Unreviewed:
+    return Unreviewed(request="agents/earlier", at=review_by - timedelta(hours=24), review_by=review_by)
 
 
 def _statement(said: Said, at: datetime) -> Statement:

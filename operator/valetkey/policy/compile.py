@@ -15,7 +15,7 @@ from valetkey.kinds.agentpolicy import (
     PolicySpec,
     Purpose,
 )
-from valetkey.kinds.demands import Approval, Validation
+from valetkey.kinds.demands import Approval, BreakGlass, Validation
 from valetkey.kinds.ledger import REMEMBERS
 from valetkey.policy.ceiling import Ceiling
 from valetkey.policy.expressions import (
@@ -32,6 +32,8 @@ from valetkey.reasons import Reason
 MIN_WAIT: Final = timedelta(seconds=1)
 SHORTEST_COOLDOWN: Final = timedelta(seconds=1)
 MAX_WAIT: Final = timedelta(hours=24)
+MAX_REVIEW: Final = timedelta(hours=168)
+MAX_EMERGENCY: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Policies:
         )
 
     def usable(self, effect: Literal["Allow", "Deny"]) -> tuple[CompiledPolicy, ...]:
-        """Those that can be used and are enforced, of one effect."""
+        """Those that can be used and are enforced, of one effect; those for emergencies last."""
         return self._allows if effect == "Allow" else self._denies
 
     def unusable(self, effect: Literal["Allow", "Deny"]) -> Iterator[Uncompiled]:
@@ -121,8 +123,9 @@ class Policies:
 
     @cached_property
     def paced(self) -> bool:
-        """Whether one in use limits how often it grants."""
-        return any(one.policy.spec.limits.remembers for one in self._allows)
+        """Whether one in use limits how often it grants, or is for emergencies."""
+        specs = [one.policy.spec for one in self._allows]
+        return any(spec.limits.remembers or spec.break_glass is not None for spec in specs)
 
     @cached_property
     def _of_namespaces(self) -> dict[str, Policies]:
@@ -130,7 +133,8 @@ class Policies:
 
     @cached_property
     def _allows(self) -> tuple[CompiledPolicy, ...]:
-        return tuple(one for one in self._usable if one.policy.spec.effect == "Allow")
+        allows = (one for one in self._usable if one.policy.spec.effect == "Allow")
+        return tuple(sorted(allows, key=lambda one: one.policy.spec.break_glass is not None))
 
     @cached_property
     def _denies(self) -> tuple[CompiledPolicy, ...]:
@@ -194,12 +198,16 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.approval", "it belongs to an Allow; a Deny may read approvals in its validations")
     elif spec.delegation is not None:
         raise ShapeError("spec.delegation", "it belongs to an Allow; a Deny holds for what is handed on, too")
+    elif spec.break_glass is not None:
+        raise ShapeError("spec.breakGlass", "it belongs to an Allow")
     elif any(ceiling.handed_on for ceiling in spec.access or ()):
         raise ShapeError("spec.access", "handedOn belongs to an Allow; a Deny holds for what is handed on, too")
     elif spec.backstop is not None:
         raise ShapeError("spec.backstop", "it belongs to an Allow; a Deny makes nothing that would need a timer")
     elif any(ceiling.kubernetes is not None and ceiling.kubernetes.risks for ceiling in spec.access or ()):
         raise ShapeError("spec.access", "risks are accepted by an Allow; a Deny names the rights")
+    if spec.break_glass is not None:
+        _check_break_glass(spec.break_glass, spec)
     if spec.ttl_default > spec.ttl_max:
         raise ShapeError("spec.ttl", "default is longer than max")
     cooldown = spec.limits.cooldown
@@ -207,6 +215,15 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.limits.cooldown", "at least 1s and at most 1h")
     if spec.approval is not None and not MIN_WAIT <= spec.approval.wait <= MAX_WAIT:
         raise ShapeError("spec.approval.timeout", "at least 1s and at most 24h")
+
+
+def _check_break_glass(break_glass: BreakGlass, spec: PolicySpec) -> None:
+    if spec.approval is not None:
+        raise ShapeError("spec.breakGlass", "it is for when nobody can be asked: leave approval out")
+    if not MIN_WAIT <= break_glass.review <= MAX_REVIEW:
+        raise ShapeError("spec.breakGlass.reviewWithin", "at least 1s and at most 168h")
+    if not MIN_WAIT <= break_glass.longest <= MAX_EMERGENCY:
+        raise ShapeError("spec.breakGlass.maxTTL", "at least 1s and at most 1h")
 
 
 def _check_purpose(purpose: Purpose, field: str) -> None:

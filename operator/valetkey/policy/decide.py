@@ -2,7 +2,8 @@
 
 Pure: the same request, policies and facts give the same decision, so that one can be replayed from the log.
 A Deny that shares a right with the request always wins. Otherwise the first Allow, by name, that grants it now is used;
-if none does, the first that waits for people. What cannot be known is Undecided, and Undecided never grants.
+if none does, the first that waits for people. Policies for emergencies (breakGlass) come after all others, and are used
+only where none of those grants or waits. What cannot be known is Undecided, and Undecided never grants.
 
 What works for another request takes that one's leave first (`lineage`).
 
@@ -115,6 +116,8 @@ def _by_another(
     for compiled in policies.usable("Allow"):
         if selected(compiled.policy, question.facts) is not Selected.YES:
             continue
+        if waiting is not None and compiled.policy.spec.break_glass is not None:
+            break
         heard = question.heard(compiled.policy.metadata.name)
         said = allow.consider(compiled, heard)
         if isinstance(said, Approved) and _by_deny(denies, heard, policies) is None:
@@ -166,6 +169,8 @@ def _by_allow(question: Question, policies: Policies) -> Decision:
                     unknown = unknown or compiled.policy.metadata.name
                 continue
         about_agent.append(compiled)
+        if waiting is not None and compiled.policy.spec.break_glass is not None:
+            break
         match allow.consider(compiled, question.heard(compiled.policy.metadata.name)):
             case Approved() as approved:
                 return approved

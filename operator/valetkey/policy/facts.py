@@ -75,6 +75,16 @@ class ParentFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unreviewed:
+    """One use of a break-glass policy by this ServiceAccount that nobody has reviewed yet."""
+
+    request: str
+    """Namespace and name of the request."""
+    at: datetime
+    review_by: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What was known at the moment of a decision; recorded whole, so that it can be replayed."""
 
@@ -89,6 +99,8 @@ class Facts:
     opened: Mapping[str, tuple[datetime, ...]] = field(default_factory=dict)
     """By policy that limits how often it grants: when grants of this ServiceAccount were opened within the last hour,
     this request's own not counted."""
+    unreviewed: Mapping[str, tuple[Unreviewed, ...]] = field(default_factory=dict)
+    """By break-glass policy: its uses by this ServiceAccount that nobody has reviewed, this request's not counted."""
     limit_active: int
     """The limit for policies that name none."""
     approvals: tuple[Statement, ...]

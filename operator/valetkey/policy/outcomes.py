@@ -27,6 +27,8 @@ class Approved:
     """Whether the policy wants a timer Job for it."""
     remembers: int = 0
     """How many of this account's latest grants the policy looks at, this one among them; 0 where it limits no pace."""
+    review_within: timedelta | None = None
+    """By when after the decision somebody has to look at it; None where the policy is not for emergencies."""
     act: tuple[Account, ...] = ()
     """Whose work it is: the accounts that handed it on, the nearest first."""
     among: tuple[Account, ...] = ()
@@ -41,6 +43,8 @@ class Approved:
     @property
     def reason(self) -> Reason:
         """The word for it."""
+        if self.review_within is not None:
+            return Reason.BREAK_GLASS_USED
         return Reason.PERSON_APPROVED if self.approvals else Reason.POLICY_MATCHED
 
     def not_after(self, opened_at: datetime) -> datetime:

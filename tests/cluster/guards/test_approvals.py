@@ -197,3 +197,33 @@ async def test_a_word_is_taken_back_by_whoever_gave_it_or_may_approve_and_by_nob
         )
     accepted(await api.delete(f"{path}?dryRun=All", by=COLLECTOR))
     accepted(await api.delete(path, by=people["ann"]))
+
+
+async def test_a_review_is_a_persons_and_outlives_its_request(
+    api: Api, people: dict[str, Caller], filling: bool
+) -> None:
+    assert filling in (True, False)
+    alone = {"metadata": {"ownerReferences": None}, "spec": {"verdict": "Reviewed", "reason": "all in order"}}
+    made = accepted(await send(api, people["ann"], **alone))
+    assert "ownerReferences" not in made["metadata"]
+    owned = {"spec": {"verdict": "Reviewed", "reason": "all in order"}}
+    refused(await send(api, people["ann"], **owned), "approvals", "a review has no owner")
+    refused(await send(api, people["bob"], **alone), "approvals", NEEDS_APPROVE)
+    # Somebody may have let a ServiceAccount approve, and speak.
+    for path, body in (
+        (f"{RBAC}/clusterrolebindings", BOT_APPROVES),
+        (f"{RBAC}/namespaces/agents/rolebindings", merged(BOT_APPROVES, {"roleRef": {"name": "valetkey-approver"}})),
+    ):
+        await api.ensured(path, body)
+    bot = Caller(
+        user="system:serviceaccount:agents:bot",
+        groups=("system:serviceaccounts", "system:serviceaccounts:agents"),
+    )
+    refused(await send(api, bot, **alone), "approvals", "is reviewed by a person")
+
+
+BOT_APPROVES: Json = {
+    "metadata": {"name": "test-bot-approves"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "test-approve-restart"},
+    "subjects": [{"kind": "ServiceAccount", "name": "bot", "namespace": "agents"}],
+}

@@ -20,8 +20,10 @@ from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import format_time
 from valetkey.kinds.ledger import MOST_OPENED
+from valetkey.kinds.taskgrant import PolicyReference
 from valetkey.kube.api import ApiError, Json
 from valetkey.policy.compile import Policies
+from valetkey.policy.outcomes import Approved
 
 HOUR = timedelta(hours=1)
 
@@ -47,8 +49,14 @@ POLICIES = Policies.of(
 )
 
 
+def approved(policy: str, remembers: int = 100) -> Approved:
+    """A grant by a policy that limits how often it grants."""
+    reference = PolicyReference(name=policy, uid="uid", generation=1)
+    return Approved(reference, "e", HOUR, None, pod_templates=False, backstop=False, remembers=remembers)
+
+
 async def entered(book: Ledgers, world: World, request: AccessRequest, policy: str = "fix") -> None:
-    await book.enter(request, policy, world.now, remembers=100)
+    await book.enter(request, approved(policy), world.now)
 
 
 async def opened(book: Ledgers, request: AccessRequest) -> Mapping[str, tuple[datetime, ...]]:
@@ -197,7 +205,7 @@ async def test_no_more_is_kept_of_an_account_than_its_policy_looks_at() -> None:
     book = the_ledgers(world)
     for at in range(5):
         world.now += timedelta(minutes=1)
-        await book.enter(asked(world, f"r{at}"), "fix", world.now, remembers=2)
+        await book.enter(asked(world, f"r{at}"), approved("fix", 2), world.now)
     assert [one["at"] for one in on_record(world)] == [
         format_time(world.now - timedelta(minutes=1)),
         format_time(world.now),

@@ -51,6 +51,7 @@ def watched(process: Process, log: Log, *, leads: bool = True) -> Metrics:
             queue=process.queue,
             surroundings=process.surroundings,
             log=log,
+            ledgers=process.ledgers,
             leads=lambda: leads,
             clock=lambda: process.world.now,
         )
@@ -282,7 +283,19 @@ async def test_no_label_has_a_word_that_an_agent_chose(log: Log) -> None:
     await turn(process)
     world.now += timedelta(minutes=2)
     await turn(process, 2)
-    words = {*Reason, UNEXPECTED, "Approved", "Denied", "Pending", "Undecided", "Absent", "Live", "Ending"}
+    words = {
+        *Reason,
+        UNEXPECTED,
+        "Approved",
+        "Denied",
+        "Pending",
+        "Undecided",
+        "Absent",
+        "Live",
+        "Ending",
+        "Due",
+        "Overdue",
+    }
     words |= {"endings", "beginnings"}
     for family in metrics.registry.collect():
         for sample in family.samples:

@@ -9,6 +9,9 @@ variables:
 - name: create
   expression: >-
     request.operation == "CREATE"
+- name: review
+  expression: >-
+    variables.create && object.spec.verdict == "Reviewed"
 validations:
 - expression: "!variables.create || request.namespace in {{ toJson .Values.agentNamespaces | replace "\"" "'" }}"
   message: valetkey serves no agents in this namespace; an approval is in the namespace of its request
@@ -27,10 +30,15 @@ validations:
   messageExpression: >-
     "approving and denying need the verb approve on agentpolicies.valetkey.dev/" + object.spec.policy
 - expression: >-
-    !variables.create || (object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(o,
+    !variables.create || variables.review || (object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(o,
     o.apiVersion == "valetkey.dev/v1alpha1" && o.kind == "AccessRequest" && o.name == object.spec.request.name
     && o.uid == object.spec.request.uid && !o.?controller.orValue(false) && !o.?blockOwnerDeletion.orValue(false)))
   message: an AccessApproval has one owner, the AccessRequest that it names, without controller and blockOwnerDeletion
+- expression: "!variables.review || object.metadata.?ownerReferences.orValue([]).size() == 0"
+  message: a review has no owner, for the request that it is about may be gone before it
+- expression: >-
+    !variables.review || !request.userInfo.username.startsWith("system:serviceaccount:")
+  message: what was granted in an emergency is reviewed by a person, and by no ServiceAccount
 - expression: "!variables.create || object.metadata.?finalizers.orValue([]).size() == 0"
   message: an AccessApproval has no finalizers
 - expression: >-
