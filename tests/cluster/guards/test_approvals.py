@@ -199,10 +199,7 @@ async def test_a_word_is_taken_back_by_whoever_gave_it_or_may_approve_and_by_nob
     accepted(await api.delete(path, by=people["ann"]))
 
 
-async def test_a_review_is_a_persons_and_outlives_its_request(
-    api: Api, people: dict[str, Caller], filling: bool
-) -> None:
-    assert filling in (True, False)
+async def test_a_review_is_a_persons_and_outlives_its_request(api: Api, people: dict[str, Caller]) -> None:
     alone = {"metadata": {"ownerReferences": None}, "spec": {"verdict": "Reviewed", "reason": "all in order"}}
     made = accepted(await send(api, people["ann"], **alone))
     assert "ownerReferences" not in made["metadata"]
