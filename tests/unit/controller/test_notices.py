@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tests.cluster.api import until
 from tests.properties import life
 from tests.unit.controller.test_approvals import Case
-from tests.unit.controller.test_next_step import NOW, asked
+from tests.unit.controller.test_next_step import NOW, asked, granted
 from valetkey.controller.notices import TRIES, Notices
 from valetkey.kube.api import Json
 from valetkey.policy.decide import Waiting
@@ -112,6 +112,28 @@ async def test_a_webhook_is_told_what_is_asked_by_whom_why_and_what_to_run() -> 
             },
         }
     ]
+
+
+async def test_a_webhook_is_told_what_was_granted_in_an_emergency_and_how_it_is_reviewed() -> None:
+    grant = granted()
+    order = grant.spec.order.model_copy(update={"review_by": NOW + timedelta(hours=24)})
+    used = grant.model_copy(update={"spec": grant.spec.model_copy(update={"order": order})})
+    async with served() as webhook, running(webhook.url) as notices:
+        notices.post_used(asked(), used)
+        await until(times(webhook, 1), "the notice", pause=0.01)
+    (event,) = webhook.received
+    assert (event["type"], event["subject"]) == ("dev.valetkey.breakglass.used", "shop/r")
+    assert event["id"] == "request-uid/used"
+    assert event["data"] == {
+        "access": "shop: get configmaps",
+        "objective": "mend it",
+        "purpose": "fix",
+        "agent": "shop/fixer/one",
+        "policy": order.policy.name,
+        "reviewBy": "2026-11-24T14:00:00Z",
+        "until": event["data"]["until"],
+        "command": f"kubectl valetkey review shop/r --uid request-uid --policy {order.policy.name} --reason …",
+    }
 
 
 async def test_a_notice_that_fails_is_sent_again_with_the_same_id_and_the_next_one_after_it() -> None:
