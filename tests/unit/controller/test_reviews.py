@@ -10,10 +10,12 @@ import pytest
 from tests.properties.life import Process, Untaken, a_world, approval, pod, request
 from tests.properties.world import Crash
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.kinds.taskgrant import PolicyReference, TaskGrant
 from valetkey.kube.api import Json
+from valetkey.policy.outcomes import Approved
 
 HOUR = timedelta(hours=1)
+REFERENCE = PolicyReference(name="fix", uid="uid", generation=2)
 BOT = "system:serviceaccount:shop:bot"
 
 
@@ -123,6 +125,27 @@ async def test_what_nobody_reviews_in_time_keeps_the_account_from_using_it_again
     await case.turn()
     assert case.reasons("r").count("ReviewOverdue") == 1
     assert not case.world.live_tokens()
+
+
+async def test_a_use_that_was_put_on_the_ledger_before_a_crash_does_not_stand_in_its_own_way() -> None:
+    case = Case()
+    for name in ("a", "b", "c"):
+        await case.used(name)
+    case.world.add("AccessRequest", request("d", case.pod, "1m", "valetkey-one-a", case.world.now))
+    await case.process.watch()
+    asked = AccessRequest.model_validate(case.world.objects["AccessRequest", "shop", "d"])
+    approved = Approved(REFERENCE, "read", HOUR, None, pod_templates=False, backstop=False, review_within=2 * HOUR)
+    await case.process.ledgers.read()
+    await case.process.ledgers.enter(asked, approved, case.world.now)
+    case.process = case.begun()
+    await case.process.relist.read_all()
+    await case.turn()
+    assert case.world.live_tokens()
+    assert case.ledger() == ["a", "b", "c", "d"]
+    case.world.remove("AccessRequest", "shop", "d")
+    await case.turn()
+    await case.ask("e")
+    assert case.denial("e") == "ReviewOverdue"
 
 
 async def test_a_review_takes_it_off_the_ledger_with_a_record_though_the_request_is_gone() -> None:

@@ -64,6 +64,17 @@ def test_a_guardrail_that_people_have_to_content_is_not_passed_by_it() -> None:
     )
 
 
+def test_while_another_waits_for_people_whom_a_guardrail_asks_for_it_is_not_used_either() -> None:
+    unspoken = '!approvals.exists(a, a.verdict == "Approve")'
+    guard = deny(validations=[{"name": "u", "expression": unspoken, "message": "m"}])
+    spoken = facts(approvals=(said(policy="a-glass"),))
+    others = (policy("b-plain"), policy("z-other", approval={}))
+    decision = decided(request(), glass(), *others, guard, known=spoken)
+    assert isinstance(decision, Waiting)
+    assert decision.policy == "z-other"
+    assert approved(decided(request(), glass(), others[0], guard, known=spoken)).policy.name == "a-glass"
+
+
 def test_a_deny_wins_over_it() -> None:
     assert refused(decided(request(), glass(), deny())) == Reason.POLICY_DENIED
 
