@@ -138,12 +138,13 @@ def _request(spec: Json, file: Path) -> RequestSpec:
 def _tell(decision: Decision, output: Output) -> None:
     told: Json
     match decision:
-        case Approved(policy=policy, entry=entry, ttl=ttl, remembers=remembers):
+        case Approved(policy=policy, entry=entry, ttl=ttl):
             told = {"outcome": "Approved", "policy": policy.name, "entry": entry, "ttl": format_duration(ttl)}
             text, code = f"yes: policy {policy.name}, entry {entry}, for {format_duration(ttl)}", 0
-            if remembers:
-                told["notCounted"] = ["limits.perHour", "limits.cooldown"]
-                text += "\nHow often it has granted lately the operator alone knows: asked for real it may be denied."
+            if uncounted := _uncounted(decision):
+                told["notCounted"] = list(uncounted)
+                what = " and ".join(dict.fromkeys(uncounted.values()))
+                text += f"\n{what[0].upper()}{what[1:]} the operator alone knows: asked for real it may be denied."
         case Denied(denial=denial, policy=name):
             told = {"outcome": "Denied", "policy": name or "", **denial.to_api()}
             text, code = f"no, {denial.reason}: {denial.message}", DENIED
@@ -157,6 +158,16 @@ def _tell(decision: Decision, output: Output) -> None:
     lines = [printable(line) for line in text.splitlines()]
     typer.echo(json.dumps(told) if output is Output.JSON else "\n".join(lines))
     raise typer.Exit(code)
+
+
+def _uncounted(approved: Approved) -> dict[str, str]:
+    """What a policy looks at and only the operator knows, by its field."""
+    uncounted = {}
+    if approved.remembers:
+        uncounted |= dict.fromkeys(("limits.perHour", "limits.cooldown"), "how often it has granted lately")
+    if approved.review_within is not None:
+        uncounted["breakGlass"] = "whether what it granted before was reviewed"
+    return uncounted
 
 
 def _short(read_: object) -> str:

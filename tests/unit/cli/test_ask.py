@@ -40,3 +40,16 @@ def test_read_backwards_a_policy_says_how_often_it_grants() -> None:
     limited = Policies.of([usable(policy(limits={"perHour": 3, "cooldown": "10s"}))])
     (may,) = who_can(limited, "patch", "deployments", "apps", "shop")
     assert may.conditions == ("3 an hour at most", "10s apart")
+
+
+def test_where_a_policy_is_for_emergencies_a_yes_says_that_reviews_are_not_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for limits, fields in (({}, ["breakGlass"]), ({"perHour": 1}, ["limits.perHour", "limits.cooldown", "breakGlass"])):
+        decision = decided(request(), policy(breakGlass={}, limits=limits))
+        with pytest.raises(typer.Exit):
+            _tell(decision, Output.JSON)
+        assert json.loads(capsys.readouterr().out)["notCounted"] == fields
+        with pytest.raises(typer.Exit):
+            _tell(decision, Output.TABLE)
+        assert "hether what it granted before was reviewed the operator alone knows" in capsys.readouterr().out
