@@ -162,7 +162,7 @@ def _tell(decision: Decision, output: Output) -> None:
 
 def _uncounted(approved: Approved) -> dict[str, str]:
     """What a policy looks at and only the operator knows, by its field."""
-    uncounted = {}
+    uncounted: dict[str, str] = {}
     if approved.remembers:
         uncounted |= dict.fromkeys(("limits.perHour", "limits.cooldown"), "how often it has granted lately")
     if approved.review_within is not None:
