@@ -59,4 +59,12 @@ async def test_an_emergency_is_let_in_told_and_reviewed_or_is_the_last(
         return await to_review(agent) == []
 
     await until(reviewed, "the review to be taken off the ledger")
-    await agent.granted()
+
+    name = await agent.granted()
+    done = await asyncio.to_thread(ann, "review", f"agents/{name}", "--yes", "--reason", "all in order")
+    assert done.returncode == 0, done.stderr
+    assert "for an emergency" in done.stdout
+    await until(reviewed, "the review of what is still there")
+    done = await asyncio.to_thread(ann, "review", f"agents/{name}-gone", "--yes", "--reason", "x")
+    assert done.returncode != 0
+    assert "is gone: name its --uid and --policy" in done.stderr

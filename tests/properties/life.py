@@ -87,7 +87,7 @@ class Process:
             metrics=self.metrics,
             clock=lambda: world.now,
         )
-        self.reviews = Reviews(backends, ledgers)
+        self.reviews = Reviews(backends, ledgers, namespaces=lambda: self.surroundings.namespaces)
         self.sweep = Sweep(backends, every=timedelta(minutes=5))
         self.worker = Worker(
             queue=self.queue,

@@ -22,6 +22,10 @@ _OVER: Final = {REVOKED, GONE}
 _CLOCKS_APART: Final = timedelta(days=1)
 REVIEWED: Final = "BreakGlassReviewed"
 """What the leader says of what was granted in an emergency, once somebody has looked at it."""
+UNREVIEWED: Final = "BreakGlassUnreviewed"
+"""That nobody has in time."""
+FORGOTTEN: Final = "BreakGlassForgotten"
+"""That nobody can any more."""
 RESTORED: Final = "StoreRestored"
 # At its place in a record: words of agents that look the same, anywhere in it, are not worth a closer look.
 _TEXT: Final = rb'"(?:[^"\\]|\\.)*"'

@@ -8,7 +8,9 @@ import typer
 
 from valetkey.cli.approve import approver
 from valetkey.cli.kubectl import Json, kubectl, place_of, read, stop
+from valetkey.cli.tables import printable
 from valetkey.kinds.base import API_VERSION
+from valetkey.reasons import Reason
 
 _KIND: Final = "accessrequests.valetkey.dev"
 
@@ -19,22 +21,19 @@ def review(
     namespace: Annotated[str | None, typer.Option("-n", "--namespace", help="Its namespace.")] = None,
     uid: Annotated[str | None, typer.Option(help="Its uid, where the request is gone.")] = None,
     policy: Annotated[str | None, typer.Option(help="The policy that granted it, where the request is gone.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Say that you have looked at what a break-glass policy granted; until somebody does, it grants no more.
 
-    It takes the verb approve on the policy. The Event, the log and the ledger name uid and policy of what is to be
-    reviewed: kubectl get ledgers -n valetkey-system -o yaml.
+    It takes the verb approve on the policy. Event, webhook, log and denials have the whole command; so has the ledger
+    its parts: kubectl get ledgers -n valetkey-system -o yaml.
     """
     where, name = place_of(request, namespace)
-    body = read(_KIND, where, name)
-    if body is not None:
-        if uid is not None and uid != body["metadata"]["uid"]:
-            body = None  # another request has the name by now
-        else:
-            uid, policy = body["metadata"]["uid"], policy or _granted_by(body)
     if uid is None or policy is None:
-        gone = "is gone: name its --uid and --policy" if body is None else "was granted by no policy: name its --policy"
-        raise stop(f"{where}/{name} {gone}")
+        uid, policy = _of_emergency(where, name, uid, policy)
+        # What has the name now may be another request than the one that somebody was told of.
+        if not yes and not typer.confirm("Have you looked at it?"):
+            raise stop("nothing was said")
     spec: Json = {
         "request": {"name": name, "uid": uid},
         "policy": policy,
@@ -49,9 +48,17 @@ def review(
         "spec": spec,
     }
     said = kubectl("create", "-f", "-", "-o", "name", given=made).strip()
-    typer.echo(f"Reviewed: {where}/{name} ({said}); the operator takes it off its ledger within seconds")
+    typer.echo(f"Reviewed: {where}/{name} ({said}); the log has it once the operator has taken it up")
 
 
-def _granted_by(body: Json) -> str | None:
-    decision = body.get("status", {}).get("decision", {})
-    return decision.get("policy") if decision.get("outcome") == "Approved" else None
+def _of_emergency(where: str, name: str, uid: str | None, policy: str | None) -> tuple[str, str]:
+    """Shows what a request was granted in an emergency, and gives its uid and the policy."""
+    body = read(_KIND, where, name)
+    if body is None or uid not in (None, body["metadata"]["uid"]):
+        raise stop(f"{where}/{name} is gone: name its --uid and --policy, as the Event, the log and the ledger do")
+    conditions = {entry["type"]: entry for entry in body.get("status", {}).get("conditions", ())}
+    if conditions.get("Approved", {}).get("reason") != Reason.BREAK_GLASS_USED:
+        raise stop(f"{where}/{name} was granted by no policy for emergencies: nothing is to be reviewed")
+    typer.echo(printable(f"{body['status'].get('agent', '')}: {conditions['Approved']['message']}"))
+    typer.echo(printable(f"for {body['spec']['task']['purpose']}: {body['spec']['task']['objective']}"))
+    return body["metadata"]["uid"], policy or body["status"]["decision"]["policy"]

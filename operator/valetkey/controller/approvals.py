@@ -37,10 +37,10 @@ class Approvals:
         return tuple(statement(one, allowed=allowed.get(_right(one), False)) for one in said)
 
     async def reviewed(self, namespace: str, use: Emergency) -> AccessApproval | None:
-        """The first review of a use that counts: of a person who may approve for its policy; raises ApiError."""
-        said = self._backends.cache.approvals.reviews_of(namespace, use.request)
-        about = (one for one in said if (one.spec.request.name, one.spec.policy) == (use.name, use.policy))
-        people = [one for one in about if not one.spec.approver.username.startswith(_ACCOUNTS)]
+        """A review of a use that counts: made after it, by a person who may approve for its policy; raises ApiError."""
+        key = Key(namespace, use.name)
+        said = self._backends.cache.approvals.reviews_of(key, use.request, use.policy, use.at)
+        people = [one for one in said if not one.spec.approver.username.startswith(_ACCOUNTS)]
         allowed = await self._asked(people)
         return next((one for one in people if allowed[_right(one)]), None)
 

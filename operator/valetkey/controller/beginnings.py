@@ -91,14 +91,15 @@ class Beginnings:
                 raise
             # Ours of an earlier try, or that of an earlier request of this name: the next step looks at it.
             created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
-        grant = TaskGrant.model_validate(created)
-        self._take_in(grant)
-        if order.review_by is not None and grant.spec.order == order:
-            self._tell_of_emergency(request, grant)
+        self._take_in(TaskGrant.model_validate(created))
         return progress
 
-    def _tell_of_emergency(self, request: AccessRequest, grant: TaskGrant) -> None:
-        message = status.of_emergency(grant)
+    def _tell_of_emergency(self, grant: TaskGrant) -> None:
+        """Before its first credential, and again wherever that is tried again: whoever listens knows it by its id."""
+        request = self._backends.request_of(grant)
+        if grant.spec.order.review_by is None or request is None:
+            return
+        message = status.of_emergency(request, grant.spec.order)
         self._backends.events.post(
             "AccessRequest", request.metadata, Reason.BREAK_GLASS_USED, message, severity="Warning"
         )
@@ -130,6 +131,8 @@ class Beginnings:
                 parents.goes_on(backends, grant.spec.order.parent),
             )
             return learnt(progress, read_again=True, parent_gone=not goes_on)
+        if not step.renewal:
+            self._tell_of_emergency(grant)
         issuer = backends.issuer(grant.spec.order)
         await backends.log.write(
             Reason.ISSUE_PENDING, **about_grant(grant), message="renewal" if step.renewal else grant.spec.order.line
@@ -234,7 +237,7 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         policy=approved.policy,
         decision=decision_id,
         approvals=approved.approvals,
-        review_by=None if approved.review_within is None else now + approved.review_within,
+        review_by=approved.review_by,
         parent=request.spec.parent,
         act=approved.act or None,
         among=approved.among or None,

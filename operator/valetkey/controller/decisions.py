@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -64,8 +65,9 @@ class Decisions:
         if isinstance(decision, Approved):
             self._views.hold(key, decision, step.identity, secret)
             if decision.remembers or decision.review_within is not None:
-                await self._ledgers.enter(request, decision, now)
-                if self._backends.clock() - now > SLOW:
+                used = await self._ledgers.enter(request, decision, now)
+                decision = replace(decision, review_by=None if used is None else used.review_by)
+                if decision.remembers and self._backends.clock() - now > SLOW:
                     # Its time is that of the decision: a grant that is opened much later might be too near the next.
                     message = "how often was granted took long to be written down; it is decided again"
                     raise NotReadyError(Reason.POLICIES_NOT_READY, message, after=AT_ONCE)

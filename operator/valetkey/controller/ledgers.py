@@ -44,7 +44,7 @@ class _Book:
     reviewed: set[str] = field(default_factory=set)
     """Requests of those that somebody has, and that may still be on record."""
     written: frozenset[str] = frozenset()
-    """The requests that are on record."""
+    """What is on record: requests of `opened`, marks of `emergencies`."""
     unreadable: str = ""
     """The name of an object that this version cannot read."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -59,7 +59,7 @@ class _Book:
         self.opened = there | self.opened
         used = {one.request: one for one in found.spec.emergencies or ()}
         self.emergencies = {uid: one for uid, one in (used | self.emergencies).items() if uid not in self.reviewed}
-        self.written = frozenset(there.keys() | used.keys())
+        self.written = frozenset(there.keys() | set(map(_mark, used.values())))
 
     def forget_all_but(self, number: int, *, like: Opened) -> None:
         """Keeps the latest of those of one account and policy."""
@@ -79,8 +79,11 @@ class _Book:
 class Ledgers:
     """Remember grants of policies that limit how often they grant."""
 
-    def __init__(self, api: Api, *, namespace: str, clock: Callable[[], datetime]) -> None:
-        """`namespace` is the operator's own."""
+    def __init__(
+        self, api: Api, *, namespace: str, clock: Callable[[], datetime], served: Iterable[str] | None = None
+    ) -> None:
+        """`namespace` is the operator's own; `served` are those whose agents are served, or all."""
+        self._served = None if served is None else frozenset(served)
         self._api, self._namespace, self._clock = api, namespace, clock
         self._books: dict[str, _Book] = {}
         self._known = False
@@ -129,52 +132,70 @@ class Ledgers:
         uses: dict[str, tuple[Unreviewed, ...]] = {}
         for one in self._book(namespace).emergencies.values():
             if one.service_account == account and one.request != request.metadata.uid:
-                told = Unreviewed(request=f"{namespace}/{one.name}", at=one.at, review_by=one.review_by)
+                name = f"{namespace}/{one.name}"
+                told = Unreviewed(request=name, uid=one.request, at=one.at, review_by=one.review_by)
                 uses[one.policy] = (*uses.get(one.policy, ()), told)
         return uses
 
     def emergencies(self) -> list[tuple[str, Emergency]]:
-        """Every use that nobody has reviewed, and the namespace that it was in, as far as was read."""
-        return [(namespace, one) for namespace, book in self._books.items() for one in book.emergencies.values()]
+        """Every use that nobody has reviewed, and the namespace that it was in, as far as was read.
 
-    async def enter(self, request: AccessRequest, approved: Approved, at: datetime) -> None:
+        Those of namespaces whose agents are not served any more are left out: nobody can speak there.
+        """
+        books = ((name, book) for name, book in self._books.items() if self._served is None or name in self._served)
+        return [(namespace, one) for namespace, book in books for one in book.emergencies.values()]
+
+    async def enter(self, request: AccessRequest, approved: Approved, at: datetime) -> Emergency | None:
         """Puts on record that a grant is about to be opened; from the first moment on it counts for others.
+
+        Gives what is to be reviewed, where it is an emergency.
 
         Of the account's earlier grants by that policy only as many stay as it remembers. Raises ApiError, and
         InvalidError where no more fits in.
         """
         key, uid = Key.of(request.metadata), request.metadata.uid
         account, policy = request.spec.requester.service_account, approved.policy.name
-        book = self._book(key.namespace)
-        self._demand_room(book, uid)
+        book, wanted = self._book(key.namespace), set[str]()
+        if approved.remembers:
+            self._demand_room(book, uid)
+            made = Opened(request=uid, policy=policy, service_account=account, at=at)
+            book.opened[uid] = made
+            book.forget_all_but(approved.remembers, like=made)
+            book.written -= {uid}
+            wanted.add(uid)
         if approved.review_within is not None:
             _demand_room_for_emergencies(book, uid)
             by = at + approved.review_within
             used = Emergency(request=uid, name=key.name, policy=policy, service_account=account, at=at, review_by=by)
-            book.emergencies.setdefault(uid, used)
-        if approved.remembers:
-            made = Opened(request=uid, policy=policy, service_account=account, at=at)
-            book.opened[uid] = made
-            book.forget_all_but(approved.remembers, like=made)
-        book.written -= {uid}
+            if _mark(book.emergencies.get(uid)) != _mark(
+                used
+            ):  # the first time counts, however often it is tried again
+                book.emergencies[uid] = used
+            wanted.add(_mark(used))
         async with book.writing:
-            if uid not in book.written:  # one write takes along whatever has come since the one before it began
+            if not wanted <= book.written:  # one write takes along whatever has come since the one before it began
                 await self._write(key.namespace, book)
+        return book.emergencies.get(uid)
 
-    async def reviewed(self, namespace: str, request_uid: str) -> None:
-        """Takes a use off the record, for somebody has reviewed it. Raises ApiError."""
+    async def reviewed(self, namespace: str, use: Emergency) -> None:
+        """Takes a use off the record, for somebody has reviewed it. Raises ApiError, and UnavailableError."""
         book = self._book(namespace)
         async with book.writing:
-            book.reviewed.add(request_uid)
-            used = book.emergencies.pop(request_uid, None)
+            if book.emergencies.get(use.request) != use:
+                return
+            book.reviewed.add(use.request)
+            del book.emergencies[use.request]
             try:
                 await self._write(namespace, book)
-            except ApiError:
-                if used is not None:
-                    book.emergencies[request_uid] = used
+            except BaseException:
+                book.emergencies[use.request] = use
                 raise
             finally:
-                book.reviewed.discard(request_uid)
+                book.reviewed.discard(use.request)
+
+    def forget(self, namespace: str) -> None:
+        """Forgets a namespace that is gone: its ledger went with it."""
+        self._books.pop(namespace, None)
 
     def _book(self, namespace: str) -> _Book:
         return self._books.setdefault(namespace, _Book())
@@ -203,7 +224,7 @@ class Ledgers:
                 await self._read_again(book)
             else:
                 book.version = body["metadata"]["resourceVersion"]
-                book.written = frozenset((*(one.request for one in opened), *(one.request for one in emergencies)))
+                book.written = frozenset((*(one.request for one in opened), *map(_mark, emergencies)))
                 return
 
     async def _send(
@@ -240,12 +261,17 @@ class Ledgers:
             _demand_readable(book)
 
 
+def _mark(use: Emergency | None) -> str:
+    """A use, by its request and the policy that it is of."""
+    return "" if use is None else f"{use.request}/{use.policy}"
+
+
 def _demand_room_for_emergencies(book: _Book, uid: str) -> None:
     if uid not in book.emergencies and len(book.emergencies) >= MOST_EMERGENCIES:
         raise InvalidError(
             Reason.REVIEW_OVERDUE,
             f"{MOST_EMERGENCIES} uses of break-glass policies in this namespace wait for their review, and no more can "
-            "be remembered: somebody has to run `kubectl valetkey review` first",
+            "be remembered: somebody has to review them first (kubectl valetkey review)",
         )
 
 
@@ -254,5 +280,5 @@ def _demand_readable(book: _Book) -> None:
         raise UnavailableError(
             Reason.POLICIES_NOT_READY,
             f"Ledger {book.unreadable} in the operator's namespace cannot be read by this version: install the one "
-            "that wrote it; or delete it, which forgets how often was granted, and restart the operator",
+            "that wrote it; or delete it, which forgets what was granted and is to be reviewed, and restart it",
         )

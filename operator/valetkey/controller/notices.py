@@ -8,6 +8,7 @@ CloudEvents 1.0 in structured mode. https://github.com/cloudevents/spec/blob/v1.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -23,13 +24,14 @@ from valetkey.kinds.base import format_seconds, format_time
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.api import Json
 from valetkey.policy.decide import Waiting
+from valetkey.policy.emergencies import review_command
 from valetkey.policy.notation import line_of_request
 
 TYPE: Final = "dev.valetkey.approval.requested"
 USED: Final = "dev.valetkey.breakglass.used"
 TRIES: Final = 5
 _BACKLOG: Final = 256
-"""How many notices wait; agents decide how many there are."""
+"""How many notices wait that ask people."""
 _ANSWERS_WITHIN: Final = timedelta(seconds=5)
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +48,10 @@ class Notices:
         # Of the address itself no log has more: its path may be what the receiver knows its friends by.
         self._host = urlsplit(url).hostname
         self._cluster, self._clock, self._pause = cluster, clock, pause
-        self._queue: asyncio.Queue[Json] = asyncio.Queue(_BACKLOG)
+        self._queue: asyncio.PriorityQueue[tuple[bool, int, Json]] = asyncio.PriorityQueue()
+        self._number = itertools.count()
+        self._asking = 0
+        """How many notices wait that ask people: as many as agents want, and none of them holds up the others."""
 
     def post(self, request: AccessRequest, waiting: Waiting) -> None:
         """Takes the notice that a request has begun to wait; returns at once."""
@@ -62,7 +67,8 @@ class Notices:
                     "command": f"kubectl valetkey approve {metadata.namespace}/{metadata.name}",
                 },
                 once=waiting.policy,
-            )
+            ),
+            asks=True,
         )
 
     def post_used(self, request: AccessRequest, grant: TaskGrant) -> None:
@@ -79,25 +85,26 @@ class Notices:
                     "policy": order.policy.name,
                     "reviewBy": format_seconds(order.review_by),
                     "until": format_seconds(order.not_after),
-                    "command": f"kubectl valetkey review {name} --uid {order.request_uid} "
-                    f"--policy {order.policy.name} --reason …",
+                    "command": review_command(name, order.request_uid, order.policy.name),
                 },
                 once="used",
-            )
+            ),
+            asks=False,
         )
 
-    def _put(self, event: Json) -> None:
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
-            _logger.warning("%s was not told of %s: too many wait", self._host, event["subject"])
+    def _put(self, event: Json, *, asks: bool) -> None:
+        if asks and self._asking >= _BACKLOG:
+            return _logger.warning("%s was not told of %s: too many wait", self._host, event["subject"])
+        self._asking += asks
+        return self._queue.put_nowait((asks, next(self._number), event))
 
     async def run(self) -> None:
         """Posts what is taken, one after the other, for ever."""
         timeout = aiohttp.ClientTimeout(total=_ANSWERS_WITHIN.total_seconds())
         async with aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": "valetkey"}) as session:
             while True:
-                event = await self._queue.get()
+                asks, _, event = await self._queue.get()
+                self._asking -= asks
                 await self._deliver(session, event)
 
     async def _deliver(self, session: aiohttp.ClientSession, event: Json) -> None:

@@ -96,7 +96,7 @@ class Operator:
         self._events = Events(api, instance=instance, clock=clock)
         self._statuses = PolicyStatuses(api, served=settings.agent_namespaces, clock=clock)
         self._metrics = Metrics()
-        ledgers = Ledgers(api, namespace=settings.namespace, clock=clock)
+        ledgers = Ledgers(api, namespace=settings.namespace, clock=clock, served=settings.agent_namespaces)
         self._metrics.registry.register(
             Now(
                 cache=self._cache,
@@ -141,7 +141,7 @@ class Operator:
             tell_reviewers=notices.post_used if notices else lambda request, grant: None,
         )
         self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
-        self._reviews = Reviews(backends, ledgers)
+        self._reviews = Reviews(backends, ledgers, namespaces=lambda: self._surroundings.namespaces)
         self._sweep = Sweep(backends, every=settings.sweep_every)
         self._worker = Worker(
             queue=self._queue,

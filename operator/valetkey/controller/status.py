@@ -16,8 +16,9 @@ from valetkey.kinds.accessrequest import (
 )
 from valetkey.kinds.base import Condition, format_seconds
 from valetkey.kinds.credential import Credential
-from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, TaskGrant
+from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, Order, TaskGrant
 from valetkey.policy.decide import Waiting
+from valetkey.policy.emergencies import review_command
 from valetkey.policy.notation import line_of_request
 from valetkey.reasons import Reason, place_of
 
@@ -64,7 +65,7 @@ def of_ready(
             request.status.conditions,
             [
                 (Reason.IDENTITY_VERIFIED, f"pod {order.subject.pod_name} as {order.subject.service_account}"),
-                _approved(grant),
+                _approved(request, order),
                 (Reason.ACCESS_DELIVERED, f"in Secret {secret}"),
                 (Reason.TASK_IN_PROGRESS, "set spec.outcome when the task is over"),
             ],
@@ -80,22 +81,25 @@ def of_ready(
     )
 
 
-def of_emergency(grant: TaskGrant) -> str:
-    """What is said of a grant for an emergency: what it was for, and by when and how it is reviewed."""
-    order, metadata = grant.spec.order, grant.metadata
+def of_emergency(request: AccessRequest, order: Order) -> str:
+    """What is said of a grant for an emergency: by when and how it is reviewed, and what it was for."""
+    metadata = request.metadata
     assert order.review_by is not None
+    command = review_command(f"{metadata.namespace}/{metadata.name}", order.request_uid, order.policy.name)
     return (
-        f"policy {order.policy.name}, for an emergency: {order.line}; somebody who may approve for it looks at it by "
-        f"{format_seconds(order.review_by)} and runs `kubectl valetkey review {metadata.namespace}/{metadata.name} "
-        f"--uid {order.request_uid} --policy {order.policy.name} --reason …`"
+        f"policy {order.policy.name}, for an emergency; by {format_seconds(order.review_by)} somebody who may approve "
+        f"for it looks at it and runs `{command}`: {line_of_request(request.spec)}{_work(order)}"
     )[:MOST]
 
 
-def _approved(grant: TaskGrant) -> Say:
-    order = grant.spec.order
+def _work(order: Order) -> str:
+    return "" if order.parent is None else f", in the work of {order.parent}"
+
+
+def _approved(request: AccessRequest, order: Order) -> Say:
     if order.review_by is not None:
-        return Reason.BREAK_GLASS_USED, of_emergency(grant)
-    work = "" if order.parent is None else f", in the work of {order.parent}"
+        return Reason.BREAK_GLASS_USED, of_emergency(request, order)
+    work = _work(order)
     if not order.approvals:
         return Reason.POLICY_MATCHED, f"policy {order.policy.name}{work}"
     people = ", ".join(f"{one.username} ({one.name})" for one in order.approvals)

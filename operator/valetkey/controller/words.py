@@ -52,11 +52,13 @@ class Approvals(Objects[AccessApproval, ApprovalNote]):
         read = (self.get(there) for there in list(first.values())[:MOST_WORDS])
         return tuple(approval for approval in read if approval is not None)
 
-    def reviews_of(self, namespace: str, request_uid: str) -> tuple[AccessApproval, ...]:
-        """What was said afterwards of what a request was granted, the earliest first; 64 at most."""
-        keys = (key for key in self._reviews.get(request_uid, ()) if key.namespace == namespace)
-        known = sorted((note.created, key) for key in keys if (note := self.note(key)) is not None)
-        read = (self.get(key) for _, key in known[:MOST_WORDS])
+    def reviews_of(self, key: Key, request_uid: str, policy: str, since: datetime) -> tuple[AccessApproval, ...]:
+        """What was said after a moment of what a policy granted this very request: each one's latest, 64 at most."""
+        of_request = (there for there in self._reviews.get(request_uid, ()) if there.namespace == key.namespace)
+        known = ((there, note) for there in of_request if (note := self.note(there)) is not None)
+        about = (one for one in known if (one[1].name, one[1].word[1]) == (key.name, policy) and one[1].created > since)
+        latest = {note.word[0]: there for there, note in sorted(about, key=lambda one: (one[1].created, one[0]))}
+        read = (self.get(there) for there in list(latest.values())[-MOST_WORDS:])
         return tuple(approval for approval in read if approval is not None)
 
     def _enter(self, key: Key, note: ApprovalNote) -> None:

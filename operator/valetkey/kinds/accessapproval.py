@@ -46,7 +46,7 @@ class ApprovalSpec(Model):
     )
     verdict: Literal["Approve", "Deny", "Reviewed"] = Field(
         description="Approve or Deny, and one Deny ends the request; or Reviewed, of what a break-glass policy "
-        "granted, whether the request is still there or not."
+        "granted, whether the request is still there or not: once that is in the log it is not taken back."
     )
     reason: str | None = Field(
         default=None,

@@ -197,8 +197,8 @@ class PolicySpec(Model):
     )
     break_glass: BreakGlass | None = Field(
         default=None,
-        description="For emergencies: looked at after all other policies, and used only where none of them grants or "
-        "waits for people; short, loud, and reviewed afterwards. Left out: a policy as any other.",
+        description="For emergencies: never used for a purpose that another policy about the agent knows; short, loud, "
+        "and reviewed afterwards. Left out: a policy as any other.",
     )
     limits: Limits = Field(default=Limits(), description="How much at once, and how often.")
     delegation: DelegationLimits | None = Field(

@@ -12,7 +12,7 @@ from valetkey.kinds.base import Metadata, Model, Name, Time, Uid
 REMEMBERS: Final = timedelta(hours=1)
 """For how long a grant is remembered; no policy looks back further."""
 MOST_OPENED: Final = 2048
-"""Grants in one ledger: with the longest names there are they take as much as etcd stores of one object."""
+"""Grants in one ledger: with the longest names there are they and MOST_EMERGENCIES fit into what etcd stores."""
 
 MOST_EMERGENCIES: Final = 256
 """Uses of break-glass policies in one ledger."""

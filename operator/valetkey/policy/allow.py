@@ -10,13 +10,12 @@ from functools import partial
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
-from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
-from valetkey.policy import allowances, approvals, delegations, emergencies, limits, lineage
+from valetkey.policy import approvals, delegations, emergencies, limits, lineage, refusals
 from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
-from valetkey.policy.denials import denial, of_handed_on, quoted
-from valetkey.policy.expressions import EvaluationError
+from valetkey.policy.denials import denial, of_handed_on
+from valetkey.policy.expressions import EvaluationError, Expression
 from valetkey.policy.facts import SHORTEST, Facts
 from valetkey.policy.outcomes import Approved, Waiting
 from valetkey.policy.parameters import ParameterError, check_parameters
@@ -82,16 +81,15 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         return Refusal(name, stage, fit, lambda: tell().model_copy(update={"contact": spec.contact}))
 
     if is_over(spec, facts):
-        return refused(Stage.OVER, partial(_over, name, spec))
+        return refused(Stage.OVER, partial(refusals.over, name, spec))
     purpose = _purpose(spec, request.task.purpose)
     if purpose is None:
-        return refused(Stage.PURPOSE, partial(_purpose_unknown, request))
+        return refused(Stage.PURPOSE, partial(refusals.purpose_unknown, request))
     try:
         check_parameters(request.task.parameters, purpose)
     except ParameterError as error:
-        return refused(Stage.PARAMETERS, partial(_parameters, error))
-    own = tuple(one for one in compiled.ceilings if one.entry.handed_on is None)
-    fitting = _entry(name, own, question)
+        return refused(Stage.PARAMETERS, partial(refusals.parameters_invalid, error))
+    fitting = _entry(name, compiled.ceilings, question, handed_on=False)
     if not isinstance(fitting, _Fit):
         stage, tell, fit = fitting
         return refused(stage, tell, fit)
@@ -101,12 +99,12 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         return refused(stage, tell, fit)
     ttl = spec.ttl_default if request.ttl is None else request.ttl
     if ttl > spec.ttl_max:
-        return refused(Stage.TTL, partial(_too_long, name, spec))
+        return refused(Stage.TTL, partial(refusals.ttl_too_long, name, spec))
     if request.delivery.secret is None or (spec.delivery is not None and "Secret" not in spec.delivery):
-        return refused(Stage.DELIVERY, partial(_delivery, name))
+        return refused(Stage.DELIVERY, partial(refusals.delivery_not_allowed, name))
     for rule in compiled.rules:
         try:
-            holds = all(rule.expression.is_true(values) for values in question.of_all)
+            holds = _holds(rule.expression, question)
         except EvaluationError:
             return Failed(name, rule.validation.name)
         if not holds:
@@ -118,9 +116,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
     wait: timedelta | None = None
     if spec.approval is not None and not facts.live:
         try:
-            people = compiled.approval_when is None or any(
-                compiled.approval_when.is_true(values) for values in question.of_all
-            )
+            people = compiled.approval_when is None or not _holds(compiled.approval_when, question, nowhere=True)
         except EvaluationError:
             return Failed(name, "approval.when")
         if people:
@@ -144,6 +140,13 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         approvals=given,
         wait=wait,
     )
+
+
+def _holds(expression: Expression, question: Question, *, nowhere: bool = False) -> bool:
+    """Whether it is true of what is asked for and of each access that is handed on; with `nowhere`, of none of them."""
+    if expression.is_true(question.values) is nowhere:
+        return False
+    return not question.handed_on or not any(expression.is_true(one.values) is nowhere for one in question.handed_on)
 
 
 def is_over(spec: PolicySpec, facts: Facts) -> bool:
@@ -172,7 +175,7 @@ def _handed_on(
     if told is not None:
         return Stage.DELEGATION, partial(_same, told), ()
     for at, one in enumerate(question.handed_on):
-        fitting = _entry(name, compiled.ceilings, one)
+        fitting = _entry(name, compiled.ceilings, one, handed_on=True)
         if not isinstance(fitting, _Fit):
             stage, tell, fit = fitting
             return stage, partial(_of_handed_on, tell, at), fit
@@ -189,7 +192,7 @@ def _of_handed_on(tell: Callable[[], Denial], at: int) -> Denial:
 
 
 def _entry(
-    name: str, ceilings: tuple[Ceiling, ...], question: Question
+    name: str, ceilings: tuple[Ceiling, ...], question: Question, *, handed_on: bool
 ) -> _Fit | tuple[Stage, Callable[[], Denial], tuple[int, ...]]:
     """The first entry that the request lies within, risks included; otherwise how the nearest one falls short."""
     request, facts = question.request, question.facts
@@ -198,6 +201,8 @@ def _entry(
     nearest: tuple[Gap, AccessCeiling] | None = None
     unknown = None
     for ceiling in ceilings:
+        if ceiling.entry.handed_on is not None and not handed_on:
+            continue
         entry, gap = ceiling.entry, find_gap(question.asked, ceiling, parameters)
         if gap is not None:
             if nearest is None or gap.fit > nearest[0].fit:
@@ -212,12 +217,12 @@ def _entry(
             return fit
         risky = risky or (entry, refused.field, refused.risk)
     if risky is not None:
-        return Stage.RISKS, partial(_risk, name, request, facts, *risky), ()
+        return Stage.RISKS, partial(refusals.risk_not_allowed, name, request, facts, *risky), ()
     if unknown is not None:
-        return Stage.ACCESS, partial(_role_unknown, *unknown), (1, 0, 0)
+        return Stage.ACCESS, partial(refusals.role_unknown, *unknown), (1, 0, 0)
     if nearest is None:
         return Stage.ACCESS, partial(denial, Reason.ACCESS_BEYOND_POLICY, f"Policy {name} allows no access."), (0, 0, 0)
-    return Stage.ACCESS, partial(_beyond, name, request, facts, *nearest), nearest[0].fit
+    return Stage.ACCESS, partial(refusals.beyond, name, request, facts, *nearest), nearest[0].fit
 
 
 def _unknown_role(request: RequestSpec, facts: Facts) -> tuple[str, str] | None:
@@ -227,73 +232,3 @@ def _unknown_role(request: RequestSpec, facts: Facts) -> tuple[str, str] | None:
         if scope.cluster_role is not None and scope.cluster_role not in facts.cluster_roles:
             return scope.cluster_role, f"{SCOPES}[{at}].clusterRole"
     return None
-
-
-def _role_unknown(role: str, field: str) -> Denial:
-    return denial(
-        Reason.ACCESS_BEYOND_POLICY,
-        f"ClusterRole {quoted(role)} does not exist, or is not among those that this cluster hands out (the chart's "
-        "grantable clusterRoles): ask for its rules instead, or for another.",
-        field=field,
-    )
-
-
-def _beyond(name: str, request: RequestSpec, facts: Facts, gap: Gap, entry: AccessCeiling) -> Denial:
-    return denial(
-        Reason.ACCESS_BEYOND_POLICY,
-        f"{gap.field} goes beyond what policy {name} allows for {request.task.purpose} (entry {entry.name}): "
-        "ask for no more than `allowed`.",
-        field=gap.field,
-        allowed=allowances.of_ceiling(entry, request.task.parameters, request.access, facts.cluster_roles),
-    )
-
-
-def _parameters(error: ParameterError) -> Denial:
-    return denial(Reason.PARAMETERS_INVALID, error.message, field=error.field, allowed=error.allowed)
-
-
-def _over(name: str, spec: PolicySpec) -> Denial:
-    assert spec.until is not None
-    return denial(
-        Reason.NO_POLICY_MATCHED,
-        f"Policy {name} ends at {format_seconds(spec.until)} and grants no more, and no other is about this agent: "
-        "nothing can be asked for until it is renewed.",
-    )
-
-
-def _purpose_unknown(request: RequestSpec) -> Denial:
-    return denial(
-        Reason.PURPOSE_UNKNOWN,
-        f"No policy about this agent knows the purpose {quoted(request.task.purpose)}: use one of `allowed`.",
-        field="spec.task.purpose",
-    )
-
-
-def _risk(name: str, request: RequestSpec, facts: Facts, entry: AccessCeiling, field: str, risk: Risk) -> Denial:
-    accepted = _Fit(entry).risks
-    return denial(
-        Reason.RISK_NOT_ALLOWED,
-        f"{field} carries the risk {risk.value}, which policy {name} does not accept (entry {entry.name}): such rights "
-        "outlive or outgrow a grant. Leave them out, as in `allowed`.",
-        field=field,
-        allowed=allowances.without_risks(request.access, accepted, facts.cluster_roles),
-    )
-
-
-def _too_long(name: str, spec: PolicySpec) -> Denial:
-    longest = format_duration(spec.ttl_max)
-    return denial(
-        Reason.TTL_TOO_LONG,
-        f"Policy {name} grants {longest} at most: ask for that or less, and again when it ends.",
-        field="spec.ttl",
-        allowed=f"ttl: {longest}",
-    )
-
-
-def _delivery(name: str) -> Denial:
-    return denial(
-        Reason.DELIVERY_NOT_ALLOWED,
-        f"Policy {name} does not deliver credentials in this way: use `allowed`.",
-        field="spec.delivery",
-        allowed="delivery: {secret: {}}",
-    )

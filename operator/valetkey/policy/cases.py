@@ -185,7 +185,7 @@ def _parent(parent: ParentCase, now: datetime) -> ParentFacts:
 
 
 def _use(review_by: datetime) -> Unreviewed:
-    return Unreviewed(request="agents/earlier", at=review_by - timedelta(hours=24), review_by=review_by)
+    return Unreviewed(request="agents/earlier", uid="uid", at=review_by - timedelta(hours=24), review_by=review_by)
 
 
 def _statement(said: Said, at: datetime) -> Statement:

@@ -3,8 +3,8 @@
 Pure: the same request, policies and facts give the same decision, so that one can be replayed from the log.
 A Deny that shares a right with the request always wins. Otherwise the first Allow, by name, that grants it now is used;
 if none does, the first that waits for people. Policies for emergencies (breakGlass) come after all others, and are used
-only where none of those grants or waits. What cannot be known is Undecided, and Undecided never grants.
-
+only where none of those knows the purpose: what one of them refuses, or cannot say, is no emergency. What cannot be
+known is Undecided, and Undecided never grants.
 What works for another request takes that one's leave first (`lineage`).
 
 A person who may approve for a policy about this agent and says Deny ends it, whatever policies say. A Deny whose rules
@@ -113,13 +113,17 @@ def _by_another(
 ) -> Approved | Waiting | None:
     """The first Allow whose own words content every Deny; or else the first that waits for people."""
     waiting: Waiting | None = None
+    known = False
     for compiled in policies.usable("Allow"):
-        if selected(compiled.policy, question.facts) is not Selected.YES:
-            continue
-        if waiting is not None and compiled.policy.spec.break_glass is not None:
+        about = selected(compiled.policy, question.facts)
+        if compiled.policy.spec.break_glass is not None and known:
             break
+        known |= about is Selected.UNKNOWN
+        if about is not Selected.YES:
+            continue
         heard = question.heard(compiled.policy.metadata.name)
         said = allow.consider(compiled, heard)
+        known |= compiled.policy.spec.break_glass is None and _knows_the_purpose(said)
         if isinstance(said, Approved) and _by_deny(denies, heard, policies) is None:
             return said
         if isinstance(said, Waiting):
@@ -159,19 +163,24 @@ def _by_allow(question: Question, policies: Policies) -> Decision:
     refusals: list[allow.Refusal] = []
     failed: allow.Failed | None = None
     unknown: str | None = None
+    known = False
+    """Whether a policy that is not for emergencies is, or may be, for this purpose."""
     about_agent: list[CompiledPolicy] = []
     for compiled in policies.usable("Allow"):
+        if known and compiled.policy.spec.break_glass is not None:
+            break
         match selected(compiled.policy, facts):
             case Selected.NO:
                 continue
             case Selected.UNKNOWN:
                 if not allow.is_over(compiled.policy.spec, facts):
                     unknown = unknown or compiled.policy.metadata.name
+                    known = True
                 continue
         about_agent.append(compiled)
-        if waiting is not None and compiled.policy.spec.break_glass is not None:
-            break
-        match allow.consider(compiled, question.heard(compiled.policy.metadata.name)):
+        said = allow.consider(compiled, question.heard(compiled.policy.metadata.name))
+        known |= compiled.policy.spec.break_glass is None and _knows_the_purpose(said)
+        match said:
             case Approved() as approved:
                 return approved
             case Waiting() as waits:
@@ -192,12 +201,16 @@ def _by_allow(question: Question, policies: Policies) -> Decision:
     skipped = _skipped(policies, facts)
     if not refusals:
         return Denied(add_note(_no_policy(facts), skipped), None)
-    # max keeps the first of equals, and policies come in order of name.
+    # max keeps the first of equals, and policies come in order of name, those for emergencies last.
     nearest = max(refusals, key=lambda refusal: (refusal.stage, refusal.fit))
     told = nearest.tell()
     if nearest.stage is allow.Stage.PURPOSE:
         told = told.model_copy(update={"allowed": _purposes(about_agent, facts)})
     return Denied(add_note(told, skipped), nearest.policy)
+
+
+def _knows_the_purpose(said: Approved | Waiting | allow.Refusal | allow.Failed) -> bool:
+    return not isinstance(said, allow.Refusal) or said.stage > allow.Stage.PURPOSE
 
 
 def _namespace_unknown(facts: Facts, policy: str) -> Undecided:

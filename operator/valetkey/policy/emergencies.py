@@ -27,10 +27,15 @@ def refused(name: str, spec: PolicySpec, facts: Facts) -> Denial | None:
     return None
 
 
+def review_command(request: str, uid: str, policy: str) -> str:
+    """What a person runs who has looked at what a policy granted a request, NAMESPACE/NAME."""
+    return f"kubectl valetkey review {request} --uid {uid} --policy {policy} --reason …"
+
+
 def _denied(name: str, use: Unreviewed, more: str) -> Denial:
     return denial(
         Reason.REVIEW_OVERDUE,
-        f"What policy {name} granted to {use.request} at {format_seconds(use.at)} has not been reviewed, {more}: it "
-        f"grants this ServiceAccount nothing until somebody who may approve for it runs `kubectl valetkey review "
-        f"{use.request}`.",
+        f"Nobody has reviewed what policy {name} granted to {use.request}, or was about to, at "
+        f"{format_seconds(use.at)}, {more}: it grants this ServiceAccount nothing until somebody who may approve for "
+        f"it runs `{review_command(use.request, use.uid, name)}`.",
     )

@@ -80,6 +80,8 @@ class Unreviewed:
 
     request: str
     """Namespace and name of the request."""
+    uid: str
+    """Its uid."""
     at: datetime
     review_by: datetime
 

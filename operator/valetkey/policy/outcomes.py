@@ -29,6 +29,8 @@ class Approved:
     """How many of this account's latest grants the policy looks at, this one among them; 0 where it limits no pace."""
     review_within: timedelta | None = None
     """By when after the decision somebody has to look at it; None where the policy is not for emergencies."""
+    review_by: datetime | None = None
+    """The same as a time, once it is on the ledger."""
     act: tuple[Account, ...] = ()
     """Whose work it is: the accounts that handed it on, the nearest first."""
     among: tuple[Account, ...] = ()

@@ -54,11 +54,6 @@ class Question:
         return replace(self, values=values, handed_on=tuple(one._with(changed) for one in self.handed_on))
 
     @cached_property
-    def of_all(self) -> tuple[Values, ...]:
-        """What rules read of what is asked for, and of each access that is handed on."""
-        return (self.values, *(one.values for one in self.handed_on))
-
-    @cached_property
     def risks(self) -> tuple[Carried, ...]:
         """What of the access outlives or outgrows a grant; the rules of its ClusterRoles must be known."""
         return carried_risks(self.request.access, self.facts.cluster_roles)

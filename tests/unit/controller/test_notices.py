@@ -136,6 +136,18 @@ async def test_a_webhook_is_told_what_was_granted_in_an_emergency_and_how_it_is_
     }
 
 
+async def test_what_was_granted_in_an_emergency_is_told_first_however_many_wait_for_people() -> None:
+    order = granted().spec.order.model_copy(update={"review_by": NOW})
+    used = granted().model_copy(update={"spec": granted().spec.model_copy(update={"order": order})})
+    notices = Notices("http://127.0.0.1:1/", cluster="west", clock=lambda: NOW)
+    for number in range(300):
+        notices.post(asked(name=f"r{number}"), WAITING)
+    notices.post_used(asked(name="emergency"), used)
+    (_, _, first) = notices._queue.get_nowait()
+    assert first["subject"] == "shop/emergency"
+    assert notices._queue.qsize() == 256
+
+
 async def test_a_notice_that_fails_is_sent_again_with_the_same_id_and_the_next_one_after_it() -> None:
     async with served(500, 429, 404) as webhook, running(webhook.url) as notices:
         notices.post(asked(), WAITING)

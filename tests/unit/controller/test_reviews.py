@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.properties.life import Process, Untaken, a_world, approval, pod, request
-from tests.properties.world import Crash
+from tests.properties.life import Process, Untaken, a_world, approval, pod, policy, request
+from tests.properties.world import Crash, World
+from valetkey.errors import UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.ledger import MOST_OPENED
 from valetkey.kinds.taskgrant import PolicyReference, TaskGrant
-from valetkey.kube.api import Json
+from valetkey.kube.api import ApiError, Json
 from valetkey.policy.outcomes import Approved
+from valetkey.reasons import Reason
 
 HOUR = timedelta(hours=1)
 REFERENCE = PolicyReference(name="fix", uid="uid", generation=2)
@@ -121,9 +124,8 @@ async def test_what_nobody_reviews_in_time_keeps_the_account_from_using_it_again
     await case.process.relist.read_all()
     await case.ask("s")
     assert case.denial("s") == "ReviewOverdue"
-    assert case.reasons("r").count("ReviewOverdue") == 1
     await case.turn()
-    assert case.reasons("r").count("ReviewOverdue") == 1
+    assert case.reasons("r").count("BreakGlassUnreviewed") == 1
     assert not case.world.live_tokens()
 
 
@@ -199,14 +201,161 @@ async def test_a_review_is_no_approval_and_denies_nothing() -> None:
     assert case.world.live_tokens()
 
 
-async def test_a_ledger_whose_write_is_refused_is_tried_again_and_forgets_no_use() -> None:
+class Fails:
+    """A ledger's write, refused in one namespace for as long as it is told."""
+
+    def __init__(self, case: Case) -> None:
+        self.on, self.ledgers = True, case.process.ledgers
+        self.send = self.ledgers._send
+        self.ledgers._send = self  # type: ignore[method-assign,assignment]
+
+    async def __call__(self, namespace: str, *more: Any) -> Json:
+        if self.on and namespace == "shop":
+            raise ApiError(413, "TooLarge", "no")
+        return await self.send(namespace, *more)
+
+
+async def test_a_ledger_that_cannot_be_written_is_tried_again_and_holds_up_no_other_and_fills_no_log() -> None:
     case = Case()
     used = await case.used()
+    case.world.add("Namespace", {"metadata": {"name": "zz", "namespace": ""}})
+    elsewhere = {"metadata": {"name": "z", "uid": "z-uid"}}
+    use = {"request": "z-uid", "name": "z", "policy": "fix", "serviceAccount": "fixer"}
+    times = {"at": "2026-01-01T00:01:00Z", "reviewBy": "2026-01-01T02:01:00Z"}
+    body = {"spec": {"namespace": "zz", "opened": [], "emergencies": [use | times]}}
+    case.world.add("Ledger", {"metadata": {"name": "zz", "namespace": "valetkey-system"}, **body})
+    case.world.now += HOUR
+    case.process = case.begun()
+    await case.process.relist.read_all()
     case.review(used)
+    said = approval("zz-review", elsewhere, "ann", "Reviewed")
+    said["metadata"] = {"name": "zz-review", "namespace": "zz"}
+    case.process.intake.approval(case.world.add("AccessApproval", said))
+    fails = Fails(case)
     await case.process.watch()
-    case.world.faults = [500, 0, 0]
-    with pytest.raises(Exception, match="fault"):
+    for _ in range(3):
         await case.process.reviews.look()
+    assert [one.name for _, one in case.process.ledgers.emergencies()] == ["r"]
+    assert case.reasons("r").count("BreakGlassReviewed") == 1
+    fails.on = False
+    await case.process.reviews.look()
+    assert case.process.ledgers.emergencies() == []
+    assert case.reasons("r").count("BreakGlassReviewed") == 1
+
+
+async def test_a_review_that_is_older_than_the_use_is_none() -> None:
+    case = Case()
+    body = case.world.add("AccessRequest", request("r", case.pod, "1m", "valetkey-one-a", case.world.now))
+    case.review(body)
+    case.world.now += timedelta(seconds=5)
+    await case.turn()
+    assert case.world.live_tokens()
     assert case.ledger() == ["r"]
+    case.world.now += timedelta(seconds=5)
+    case.review(body)
     await case.turn()
     assert case.ledger() == []
+
+
+async def test_many_words_of_others_hide_no_review() -> None:
+    case = Case()
+    used = await case.used()
+    case.world.now += HOUR
+    case.world.approvers["other"] = {"mallory"}
+    for number in range(70):
+        case.review(used, by="mallory" if number % 2 else f"former-{number}", policy="other" if number % 2 else "fix")
+    case.review(used)
+    case.review(used, by="mallory", policy="other")
+    await case.turn()
+    assert case.ledger() == []
+
+
+async def test_of_a_namespace_that_is_gone_nothing_is_to_be_reviewed() -> None:
+    case = Case()
+    await case.used()
+    case.world.objects.pop(("Namespace", "", "shop"))
+    await case.process.watch()
+    await case.process.reviews.look()
+    assert case.process.ledgers.emergencies() == []
+    assert case.reasons("r").count("BreakGlassForgotten") == 1
+
+
+async def test_an_emergency_is_told_though_the_answer_to_its_grant_was_lost() -> None:
+    class Lossy(World):
+        async def create(self, path: str, body: Json) -> Json:
+            made = await super().create(path, body)
+            if path.endswith("/taskgrants"):
+                raise ApiError(504, "Timeout", "lost")
+            return made
+
+    case = Case()
+    case.world.__class__ = Lossy
+    case.world.add("AccessRequest", request("r", case.pod, "1m", "valetkey-one-a", case.world.now))
+    await case.turn()
+    await case.turn()
+    assert case.world.live_tokens()
+    assert len(case.told) == 1
+    assert "BreakGlassUsed" in [reason for _, reason, _ in case.world.events]
+
+
+async def test_what_another_policy_grants_after_all_is_on_the_ledger_as_that_ones() -> None:
+    class Full(World):
+        fails = 1
+
+        async def write(self, reason: str, **fields: Any) -> None:
+            if reason == "BreakGlassUsed" and self.fails:
+                self.fails -= 1
+                raise UnavailableError(Reason.BACKEND_UNAVAILABLE, "not on disk")
+            await super().write(reason, **fields)
+
+    case = Case()
+    case.world.__class__ = Full
+    case.world.add("AccessRequest", request("r", case.pod, "1m", "valetkey-one-a", case.world.now))
+    await case.process.watch()
+    await case.process.work()
+    assert case.ledger() == ["r"]
+    another = policy(15, breakGlass={"reviewWithin": "1h"}) | {"metadata": {"name": "glass2", "namespace": ""}}
+    case.world.add("AgentPolicy", another)
+    case.world.remove("AgentPolicy", "", "fix")
+    await case.turn()
+    assert case.world.live_tokens()
+    (ledger,) = case.world.of("Ledger")
+    (use,) = ledger["spec"]["emergencies"]
+    (grant,) = case.world.of("TaskGrant")
+    assert (use["policy"], use["reviewBy"]) == ("glass2", grant["spec"]["order"]["reviewBy"])
+
+
+async def test_a_slow_ledger_keeps_nobody_out_in_an_emergency_and_is_written_once() -> None:
+    class Slow(World):
+        writes = 0
+
+        async def create(self, path: str, body: Json) -> Json:
+            if "/ledgers" in path:
+                self.writes += 1
+                self.now += timedelta(seconds=2)
+            return await super().create(path, body)
+
+        async def replace(self, path: str, body: Json) -> Json:
+            if "/ledgers" in path:
+                self.writes += 1
+                self.now += timedelta(seconds=2)
+            return await super().replace(path, body)
+
+    case = Case()
+    case.world.__class__ = Slow
+    await case.ask("r")
+    assert case.world.live_tokens()
+    assert case.world.writes == 1  # type: ignore[attr-defined]
+
+
+async def test_a_full_ledger_of_limits_keeps_nobody_out_in_an_emergency() -> None:
+    case = Case()
+    opened = [
+        {"request": f"uid-{number}", "policy": "busy", "serviceAccount": "s", "at": "2026-01-01T00:01:00Z"}
+        for number in range(MOST_OPENED)
+    ]
+    spec = {"namespace": "shop", "opened": opened}
+    case.world.add("Ledger", {"metadata": {"name": "l", "namespace": "valetkey-system"}, "spec": spec})
+    await case.ask("r")
+    assert case.world.live_tokens()
+    assert case.ledger() == ["r"]

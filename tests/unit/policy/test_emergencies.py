@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.unit.policy.given import NOW, decided, deny, facts, policy, request, unusable
+from tests.unit.policy.given import DEPLOYMENTS, NOW, decided, deny, facts, policy, request, unusable
 from tests.unit.policy.test_approvals import said
+from tests.unit.policy.test_defaults import WITHOUT_NAMES
 from valetkey.kinds.agentpolicy import AgentPolicy, PolicySpec
 from valetkey.kinds.demands import BreakGlass
 from valetkey.kinds.ledger import MOST_UNREVIEWED
 from valetkey.policy.backwards import who_can
 from valetkey.policy.compile import Policies, compile_policy
-from valetkey.policy.decide import Approved, Decision, Denied, Waiting
+from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.policy.facts import Unreviewed
 from valetkey.reasons import Reason
 
@@ -37,10 +38,14 @@ def refused(decision: Decision) -> str:
 
 
 def used(due: timedelta, request_: str = "shop-agents/earlier") -> Unreviewed:
-    return Unreviewed(request=request_, at=NOW + due - 24 * HOUR, review_by=NOW + due)
+    return Unreviewed(request=request_, uid="its-uid", at=NOW + due - 24 * HOUR, review_by=NOW + due)
 
 
-def test_it_is_used_where_no_other_policy_grants_or_waits_for_people_whatever_its_name() -> None:
+EMERGENCY: dict[str, Any] = {"purposes": [{"name": "emergency"}], "access": WITHOUT_NAMES}
+URGENT = {"task": {"purpose": "emergency", "parameters": {}}}
+
+
+def test_it_is_used_for_a_purpose_that_no_other_policy_knows_and_for_no_other() -> None:
     alone = approved(decided(request(), glass()))
     assert (alone.reason, alone.review_within) == (Reason.BREAK_GLASS_USED, 24 * HOUR)
     other = approved(decided(request(), glass(), policy("z-other")))
@@ -48,8 +53,41 @@ def test_it_is_used_where_no_other_policy_grants_or_waits_for_people_whatever_it
     asks = decided(request(), glass(), policy("z-other", approval={}))
     assert isinstance(asks, Waiting)
     assert asks.policy == "z-other"
-    refusing = policy("z-other", ttl={"default": "1m"})
-    assert approved(decided(request(ttl="4m"), glass(), refusing)).policy.name == "a-glass"
+    own = glass(**EMERGENCY)
+    assert approved(decided(request(**URGENT), own, policy("z-other", approval={}))).policy.name == "a-glass"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"ttl": {"default": "1m"}},
+        {"access": [{"name": "other", "kubernetes": {"scopes": [{"namespaces": ["web"], "rules": [DEPLOYMENTS]}]}}]},
+        {"validations": [{"name": "no", "expression": "cluster == 'east'", "message": "m"}]},
+        {"limits": {"active": 1}},
+    ],
+)
+def test_what_another_policy_that_knows_the_purpose_refuses_is_no_emergency(spec: dict[str, Any]) -> None:
+    known = facts(active={"z-other": 1})
+    assert isinstance(decided(request(ttl="4m"), glass(), policy("z-other", **spec), known=known), Denied)
+
+
+def test_what_another_policy_cannot_say_is_no_emergency() -> None:
+    failing = policy(
+        "z-other", validations=[{"name": "x", "expression": "claims.task.parameters.x == 1", "message": "m"}]
+    )
+    by_labels = [{"name": "l", "namespaceSelector": {"matchLabels": {"team": "shop"}}}]
+    unknown = policy("z-other", subjects=by_labels)
+    assert isinstance(decided(request(), glass(), failing), Undecided)
+    assert isinstance(decided(request(), glass(), unknown, known=facts(namespaces={})), Undecided)
+    over = policy("z-other", until="2026-01-01T00:00:00Z")
+    elsewhere = policy("z-other", subjects=[{"name": "e", "namespace": "elsewhere"}])
+    for other in (over, elsewhere):
+        assert approved(decided(request(), glass(), other)).policy.name == "a-glass"
+
+
+def test_of_two_for_emergencies_the_first_that_grants_is_used() -> None:
+    short = glass("a-glass", breakGlass={"maxTTL": "1m"})
+    assert approved(decided(request(ttl="4m"), short, glass("b-glass"))).policy.name == "b-glass"
 
 
 def test_a_guardrail_that_people_have_to_content_is_not_passed_by_it() -> None:
@@ -72,7 +110,8 @@ def test_while_another_waits_for_people_whom_a_guardrail_asks_for_it_is_not_used
     decision = decided(request(), glass(), *others, guard, known=spoken)
     assert isinstance(decision, Waiting)
     assert decision.policy == "z-other"
-    assert approved(decided(request(), glass(), others[0], guard, known=spoken)).policy.name == "a-glass"
+    assert refused(decided(request(), glass(), others[0], guard, known=spoken)) == Reason.POLICY_DENIED
+    assert approved(decided(request(), glass(), guard, known=spoken)).policy.name == "a-glass"
 
 
 def test_a_deny_wins_over_it() -> None:
@@ -103,7 +142,8 @@ def test_what_was_not_reviewed_in_time_keeps_it_from_being_used_again() -> None:
     decision = decided(request(), glass(), known=late)
     assert refused(decision) == Reason.REVIEW_OVERDUE
     assert isinstance(decision, Denied)
-    assert "kubectl valetkey review shop-agents/forgotten" in decision.denial.message
+    command = "`kubectl valetkey review shop-agents/forgotten --uid its-uid --policy a-glass --reason …`"
+    assert command in decision.denial.message
     assert approved(decided(request(), glass(), known=facts(unreviewed={"another": (used(-HOUR),)})))
     assert approved(decided(request(), glass(), known=facts(unreviewed={"a-glass": (used(-HOUR),)}, live=True)))
 
