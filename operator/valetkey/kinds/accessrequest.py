@@ -158,6 +158,12 @@ class DecisionStatus(Model):
     policy: str | None = Field(
         default=None, max_length=253, description="The policy that decided, or that people are asked about."
     )
+    policy_generation: int | None = Field(
+        default=None, description="While it waits for people, the generation of that policy."
+    )
+    covers: Literal["Request", "Task"] | None = Field(
+        default=None, description="While it waits for people, what a word of theirs may cover at most."
+    )
     at: Time = Field(description="When.")
     denial: Denial | None = Field(default=None, description="Why not, and what would pass.")
 

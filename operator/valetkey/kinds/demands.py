@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,7 +24,8 @@ class Validation(Model):
             "rules[].{apiGroups, resources, resourceNames, nonResourceURLs, verbs}: what is asked for; "
             "namespaces[name].labels: of each namespace asked for, and of every one where cluster scope is; cluster: "
             "this cluster's name; approvals[].{policy, verdict, approver, at}, with approver.{username, groups}: what "
-            "people have said on the request, each for a policy that they may approve for, never an agent of the work; "
+            "people have said on the request, or with covers: Task on one of its task, each for a policy that they may "
+            "approve for, never an agent of the work; "
             "parent.{namespace, name, identity, task}, with identity.{namespace, serviceAccount} and the fields of "
             "claims.task: the live request that this one works for, or no field at all; now: the time. What a request "
             "leaves out is not there: ask has() first. Another "
@@ -95,11 +97,24 @@ class Approval(Model):
             ("duration(self) >= duration('1s')", "at least 1s"), ("duration(self) <= duration('24h')", "at most 24h")
         ),
     )
+    covers: Literal["Request", "Task"] | None = Field(
+        default=None,
+        description=(
+            "What one person's word may cover at most: the Request that it was said on, or its Task, which is further "
+            "requests of the same pod for the same purpose and parameters, within that request's access, until the "
+            "person says and for 24h at most. Default Request."
+        ),
+    )
 
     @property
     def needed(self) -> int:
         """How many people must approve."""
         return self.approvals or 1
+
+    @property
+    def covers_task(self) -> bool:
+        """Whether a person's word may cover further requests of a task."""
+        return self.covers == "Task"
 
     @property
     def wait(self) -> timedelta:

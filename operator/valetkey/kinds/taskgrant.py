@@ -49,6 +49,9 @@ class ApprovalReference(Model):
     name: Name = Field(description="The AccessApproval's name; its namespace is the grant's.")
     uid: Uid = Field(description="Its uid.")
     username: str = Field(max_length=320, description="Who approved.")
+    request: Name | None = Field(
+        default=None, description="The other request that it was said on, where it covers this one as of the same task."
+    )
 
 
 class Order(Model):
@@ -61,7 +64,7 @@ class Order(Model):
     decision: str = Field(max_length=64, description="The decision's id in the log.")
     approvals: tuple[ApprovalReference, ...] = Field(
         default=(),
-        max_length=10,
+        max_length=32,
         description="By whose word, where the policy asks for people; the grant ends when one of them takes it back.",
     )
     review_by: Time | None = Field(
