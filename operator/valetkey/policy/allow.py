@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import IntEnum
 from functools import partial
@@ -11,7 +11,7 @@ from functools import partial
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Purpose, Risk
 from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference
-from valetkey.policy import approvals, delegations, emergencies, limits, lineage, refusals
+from valetkey.policy import approvals, coverage, delegations, emergencies, limits, lineage, refusals
 from valetkey.policy.ceiling import SCOPES, Ceiling, Gap, find_gap
 from valetkey.policy.compile import CompiledPolicy
 from valetkey.policy.denials import denial, of_handed_on
@@ -114,6 +114,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         return refused(Stage.LIMITS, partial(_same, full))  # worded already: it is seldom reached
     given: tuple[ApprovalReference, ...] = ()
     wait: timedelta | None = None
+    ends = [spec.until, facts.parent and facts.parent.not_after]
     if spec.approval is not None and not facts.live:
         try:
             people = compiled.approval_when is None or not _holds(compiled.approval_when, question, nowhere=True)
@@ -122,14 +123,20 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         if people:
             answer = approvals.asked(name, spec.approval, request, facts)
             if isinstance(answer, Waiting):
-                return answer
+                void = (*answer.void, *coverage.told(request, facts, policy))
+                return replace(
+                    answer, void=void, policy_generation=policy.metadata.generation, covers=spec.approval.covers
+                )
             given, wait = answer, spec.approval.wait
+        else:
+            given = coverage.resting(request, facts, name)
+        ends.append(coverage.over_at(request, facts, name))
     reference = PolicyReference(name=name, uid=policy.metadata.uid, generation=policy.metadata.generation)
     return Approved(
         reference,
         fitting.entry.name,
         ttl,
-        min((end for end in (spec.until, facts.parent and facts.parent.not_after) if end), default=None),
+        min((end for end in ends if end), default=None),
         pod_templates=_goes_with(fitting, facts),
         backstop=spec.backstop == "Job",
         remembers=spec.limits.remembers,

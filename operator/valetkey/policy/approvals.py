@@ -3,11 +3,13 @@
 What counts is said by somebody who still had the right when it was asked, and never by the requester itself,
 nor by those who hand the work on or may get it. A word
 stands for the policy that it names: another that grants does not rest on it, nor does a guardrail that looks at that.
+What people have said on other requests of the task is among the approvals where it counts (`coverage`).
 """
 
 from __future__ import annotations
 
 from valetkey.kinds.accessrequest import RequestSpec
+from valetkey.kinds.base import format_seconds
 from valetkey.kinds.demands import Approval
 from valetkey.kinds.taskgrant import ApprovalReference
 from valetkey.policy.facts import Facts, Statement
@@ -29,23 +31,35 @@ def asked(
 ) -> tuple[ApprovalReference, ...] | Waiting:
     """The words that a grant rests on, one of each of as many people as the policy asks; or how far it has come.
 
-    Those of more people are left out: the grant does not end when they are taken back.
+    Those of more people are left out, and the grant does not end when they are taken back; but not those on other
+    requests: whatever reads words has read them too.
     """
-    by_person: dict[str, ApprovalReference] = {}
+    by_person: dict[str, Statement] = {}
     for one in counting(request, facts, policy):
         if one.verdict == "Approve":
-            by_person.setdefault(one.username, ApprovalReference(name=one.name, uid=one.uid, username=one.username))
+            by_person.setdefault(one.username, one)
     if len(by_person) >= approval.needed:
-        return tuple(by_person.values())[: approval.needed]
+        own = [reference(one) for one in by_person.values() if one.until is None][: approval.needed]
+        return (*own, *(reference(one) for one in by_person.values() if one.until is not None))
     involved = concerned(request, facts)
-    void = (_void(one, policy, request, involved) for one in facts.approvals if one.verdict == "Approve")
+    own_words = (one for one in facts.approvals if one.verdict == "Approve" and one.until is None)
+    void = (_void(one, policy, request, involved) for one in own_words)
     return Waiting(
         policy,
         approval.needed,
-        tuple(by_person),
+        tuple(map(_shown, by_person.values())),
         tuple(sorted({words for words in void if words is not None})),
         approval.wait,
     )
+
+
+def reference(one: Statement) -> ApprovalReference:
+    """A word, as a grant names it that rests on it."""
+    return ApprovalReference(name=one.name, uid=one.uid, username=one.username, request=one.request)
+
+
+def _shown(one: Statement) -> str:
+    return one.username if one.until is None else f"{one.username} for the task until {format_seconds(one.until)}"
 
 
 def _void(one: Statement, policy: str, request: RequestSpec, involved: frozenset[str]) -> str | None:

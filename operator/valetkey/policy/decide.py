@@ -14,6 +14,9 @@ weakens nothing, for nothing is granted before every Deny was asked about the fa
 An Allow's own rules, and every Deny that is asked about what it would grant, read the words for that Allow and no
 others: one for a policy that is not there, not enforced, over or about others opens nothing. So a live grant, which is
 held to its own Allow, is held to the same words as on the day that it was granted.
+
+What people have said on other requests of the task is heard only where nothing is granted without it, and never makes
+of an answer a worse one.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
-from valetkey.policy import allow, deny, lineage
+from valetkey.policy import allow, coverage, deny, lineage
 from valetkey.policy.approvals import counting
 from valetkey.policy.compile import CompiledPolicy, Policies
 from valetkey.policy.denials import add_note, denial
@@ -45,6 +48,15 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     denied = _by_person(request, policies, facts) or _by_parent(request, facts)
     if denied is not None:
         return denied
+    alone = _by_policies(request, policies, facts)
+    covered = facts if isinstance(alone, Approved) else coverage.counted(request, policies, facts)
+    if covered is facts:
+        return alone
+    decision = _by_policies(request, policies, covered)
+    return decision if isinstance(decision, Approved | Waiting) else alone
+
+
+def _by_policies(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     question = Question.of(request, facts)
     outcome = _by_allow(question, policies)
     denies = policies.usable("Deny")

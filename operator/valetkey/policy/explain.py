@@ -11,6 +11,7 @@ from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.base import format_duration
 from valetkey.policy import allow, deny
 from valetkey.policy.compile import CompiledPolicy, Policies, Uncompiled
+from valetkey.policy.coverage import counted
 from valetkey.policy.expressions import EvaluationError, Values
 from valetkey.policy.facts import Facts
 from valetkey.policy.outcomes import Approved, Waiting
@@ -45,7 +46,7 @@ class PolicySaid:
 
 def explain(request: RequestSpec, policies: Policies, facts: Facts) -> tuple[PolicySaid, ...]:
     """What every policy says to a request, in order of name."""
-    question = Question.of(request, facts)
+    question = Question.of(request, counted(request, policies, facts))
     return tuple(_of(one, question) for one in policies.all)
 
 

@@ -26,7 +26,7 @@ class RoleRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What a person said on the request, by an AccessApproval."""
+    """What a person said on the request, or on another one of its task, by an AccessApproval."""
 
     name: str
     uid: str
@@ -40,6 +40,23 @@ class Statement:
     """When it was created."""
     allowed: bool
     """Whether its author still had the right, when that was asked for this decision."""
+    request: str | None = None
+    """The other request that it was said on; None where it was this very one."""
+    until: datetime | None = None
+    """When it ends to cover others than the request that it was said on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskWord:
+    """An approval of another request of this pod that may cover this one, and all that this depends on."""
+
+    said: Statement
+    policy_generation: int
+    """The generation of the policy that whoever speaks has seen."""
+    asked: Mapping[str, Any]
+    """The spec of the request that it was said on, as the API server has it."""
+    denied_by: str | None
+    """Who has denied that request, and may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +129,8 @@ class Facts:
     """
     parent: ParentFacts | None = None
     """What is granted to the request that this one says it works for, while that is live; None where it says none."""
+    covering: tuple[TaskWord, ...] = ()
+    """What people have said on other requests for the whole of their task, whether it counts for this one or not."""
     live: bool
     """Whether a grant of this request lives already, so that what is asked is whether it may go on."""
     now: datetime

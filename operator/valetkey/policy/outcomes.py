@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from valetkey.kinds.accessrequest import Denial
 from valetkey.kinds.delegation import Account
@@ -20,7 +21,8 @@ class Approved:
     """The entry of the policy's access that the request lies within."""
     ttl: timedelta
     until: datetime | None
-    """When the policy ends, or what the request works for, and with it what is granted; None if neither does."""
+    """When the policy ends, what the request works for, or a word that covers it, and with that what is granted; None
+    if none does."""
     pod_templates: bool
     """Whether that entry accepts the risk PodTemplates."""
     backstop: bool
@@ -84,6 +86,10 @@ class Waiting:
     """Whose word does not count and why, for people."""
     timeout: timedelta
     """How long after its creation the request waits."""
+    policy_generation: int = 0
+    """The policy's generation, which a word for the whole task names."""
+    covers: Literal["Request", "Task"] | None = None
+    """What a word may cover at most, as the policy says."""
 
 
 Decision = Approved | Denied | Undecided | Waiting
