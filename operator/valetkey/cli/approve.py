@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
@@ -11,7 +13,8 @@ from pydantic import ValidationError
 from valetkey.cli.kubectl import Json, kubectl, place_of, read, stop, whoami
 from valetkey.cli.tables import printable
 from valetkey.kinds.accessrequest import RequestSpec
-from valetkey.kinds.base import API_VERSION
+from valetkey.kinds.base import API_VERSION, format_seconds, parse_duration
+from valetkey.policy.coverage import LONGEST
 from valetkey.policy.notation import accounts, line
 
 _KIND: Final = "accessrequests.valetkey.dev"
@@ -30,13 +33,18 @@ def approve(
     reason: Annotated[str | None, typer.Option(help="Why; on record.")] = None,
     uid: _Uid = None,
     yes: _Yes = False,
+    for_task: Annotated[
+        str | None,
+        typer.Option(help="For so long, such as 2h, what else its task asks for too; where the policy lets it."),
+    ] = None,
 ) -> None:
     """Approve a request that waits for people; policy is asked again, and grants with it or waits for more.
 
     It shows what is asked and asks whether you mean it. It takes the verb approve on the policy. Deleting the
-    AccessApproval takes it back, and ends what rests on it.
+    AccessApproval takes it back, and ends what rests on it. With --for-task it covers what the same pod asks for within
+    this request's access, for the same purpose and parameters.
     """
-    _say("Approve", request, namespace, policy, reason, uid, yes=yes)
+    _say("Approve", request, namespace, policy, reason, uid, yes=yes, for_task=_duration(for_task))
 
 
 def deny(
@@ -59,6 +67,7 @@ def _say(
     uid: str | None,
     *,
     yes: bool,
+    for_task: timedelta | None = None,
 ) -> None:
     where, name = place_of(request, namespace)
     body = read(_KIND, where, name)
@@ -74,10 +83,15 @@ def _say(
     for told in _asked(body):
         typer.echo(printable(told))
     typer.echo(f"for {printable(task['purpose'])}: {printable(task['objective'])}")
+    covers = {} if for_task is None else _task(body, policy, for_task)
+    if covers:
+        typer.echo(f"and until {covers['until']}, within that, for whatever else its pod asks for with the parameters")
+        typer.echo(printable(json.dumps(task.get("parameters", {}), ensure_ascii=False)))
     # A name may be another request's by now than when somebody was told of it.
     if not yes and not typer.confirm(f"{verdict} it?"):
         raise stop("nothing was said")
-    made = kubectl("create", "-f", "-", "-o", "name", given=_approval(where, about, policy, verdict, reason)).strip()
+    given = _approval(where, about, policy, verdict, reason, covers)
+    made = kubectl("create", "-f", "-", "-o", "name", given=given).strip()
     typer.echo(f"{verdict}: {where}/{name}; to take it back: kubectl delete -n {where} {made}")
 
 
@@ -103,6 +117,33 @@ def _asks(body: Json) -> str | None:
     return decision.get("policy") if decision.get("outcome") == "Pending" else None
 
 
+def _duration(text: str | None) -> timedelta | None:
+    """For how long a word is to cover a task; ends the command where that cannot be."""
+    if text is None:
+        return None
+    try:
+        duration = parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--for-task {text}: {error}") from None
+    if not timedelta() < duration <= LONGEST:
+        raise typer.BadParameter(f"--for-task {text}: more than nothing and at most 24h")
+    return duration
+
+
+def _task(body: Json, policy: str, duration: timedelta) -> Json:
+    """What a word says that covers a task, by the policy as it is shown to whoever approves."""
+    decision = body.get("status", {}).get("decision", {})
+    if _asks(body) != policy:
+        raise stop(f"--for-task is for the policy that the request waits for, and it does not wait for {policy}")
+    if decision.get("covers") != "Task" or "policyGeneration" not in decision:
+        raise stop(
+            f"policy {policy} lets a word cover one request alone: leave --for-task out, or have whoever writes it set "
+            "approval.covers: Task"
+        )
+    until = format_seconds(datetime.now(UTC) + duration)
+    return {"covers": "Task", "until": until, "policyGeneration": decision["policyGeneration"]}
+
+
 def approver() -> Json:
     """Who speaks, as a cluster older than Kubernetes 1.36 does not fill it in."""
     user = whoami()
@@ -113,7 +154,7 @@ def approver() -> Json:
     return speaks
 
 
-def _approval(where: str, about: Json, policy: str, verdict: str, reason: str | None) -> Json:
+def _approval(where: str, about: Json, policy: str, verdict: str, reason: str | None, covers: Json) -> Json:
     """The approval with all that a cluster older than Kubernetes 1.36 does not fill in."""
     spec: Json = {"request": about, "policy": policy, "verdict": verdict, "approver": approver()}
     return {
@@ -124,5 +165,5 @@ def _approval(where: str, about: Json, policy: str, verdict: str, reason: str | 
             "namespace": where,
             "ownerReferences": [{"apiVersion": API_VERSION, "kind": "AccessRequest", **about}],
         },
-        "spec": spec | ({"reason": reason} if reason else {}),
+        "spec": spec | covers | ({"reason": reason} if reason else {}),
     }

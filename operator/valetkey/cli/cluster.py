@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,8 @@ from valetkey.kinds.delegation import Parent
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.pods import parse
 from valetkey.policy.compile import Policies, compile_policy
-from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement
+from valetkey.policy.coverage import task_word
+from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement, TaskWord
 from valetkey.policy.lineage import parent_facts
 
 LIMIT: int = 20
@@ -49,6 +51,7 @@ def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: st
             active[order["policy"]["name"]] = active.get(order["policy"]["name"], 0) + 1
     accesses = (request.access, *request.handed_on)
     scopes = [scope for access in accesses if access.kubernetes for scope in access.kubernetes.scopes]
+    words = _words(namespace) if request_uid is not None else []
     roles = {name: _role(name) for scope in scopes if (name := scope.cluster_role) is not None}
     return Facts(
         identity=of_verified(pod),
@@ -57,7 +60,8 @@ def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: st
         cluster_roles={name: rules for name, rules in roles.items() if rules is not None},
         active=active,
         limit_active=LIMIT,
-        approvals=_said(namespace, request_uid) if request_uid is not None else (),
+        approvals=tuple(_statement(one) for one in words if one.spec.request.uid == request_uid),
+        covering=tuple(_beside(namespace, words, request_uid)) if request_uid is not None else (),
         parent=_parent(request.parent),
         live=False,
         now=datetime.now(UTC),
@@ -78,22 +82,43 @@ def _parent(parent: Parent | None) -> ParentFacts | None:
     return parent_facts(granted, asked) if same and not ended else None
 
 
-def _said(namespace: str, request_uid: str) -> tuple[Statement, ...]:
+def _words(namespace: str) -> list[AccessApproval]:
+    """What people have said there; a review is none that a decision reads."""
     bodies = (AccessApproval.model_validate(body) for body in _list("accessapprovals.valetkey.dev", namespace))
-    return tuple(
-        Statement(
-            name=one.metadata.name,
-            uid=one.metadata.uid,
-            policy=one.spec.policy,
-            verdict="Deny" if one.spec.verdict == "Deny" else "Approve",
-            username=one.spec.approver.username,
-            groups=one.spec.approver.groups,
-            reason=one.spec.reason,
-            at=one.metadata.creation_timestamp,
-            allowed=True,
-        )
-        for one in bodies
-        if one.spec.request.uid == request_uid and one.spec.verdict != "Reviewed"
+    return [one for one in bodies if one.spec.verdict != "Reviewed"]
+
+
+def _beside(namespace: str, words: list[AccessApproval], request_uid: str) -> Iterator[TaskWord]:
+    """The words on other requests that cover whole tasks, with what those ask for."""
+    words = [one for one in words if one.spec.request.uid != request_uid]
+    covering = [one for one in words if one.spec.covers == "Task"]
+    bodies = _list("accessrequests.valetkey.dev", namespace) if covering else []
+    requests = {body["metadata"]["uid"]: body for body in bodies if "deletionTimestamp" not in body["metadata"]}
+    denied = {
+        (one.spec.request.uid, one.spec.policy): one.spec.approver.username
+        for one in words
+        if one.spec.verdict == "Deny"
+    }
+    for one in covering:
+        uid = one.spec.request.uid
+        if uid in requests:
+            asked = AccessRequest.model_validate(requests[uid])
+            word = task_word(_statement(one), one.spec, asked, denied.get((uid, one.spec.policy)))
+            if word is not None:
+                yield word
+
+
+def _statement(one: AccessApproval) -> Statement:
+    return Statement(
+        name=one.metadata.name,
+        uid=one.metadata.uid,
+        policy=one.spec.policy,
+        verdict="Deny" if one.spec.verdict == "Deny" else "Approve",
+        username=one.spec.approver.username,
+        groups=one.spec.approver.groups,
+        reason=one.spec.reason,
+        at=one.metadata.creation_timestamp,
+        allowed=True,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from valetkey.controller import coverage
 from valetkey.controller.backends import Backends
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import LookUp, Progress, learnt
+from valetkey.controller.words import MOST_WORDS
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import GROUP
@@ -16,11 +19,26 @@ from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
-from valetkey.policy.facts import Statement
+from valetkey.policy.compile import Policies
+from valetkey.policy.coverage import MOST, task_word, void_for
+from valetkey.policy.facts import Statement, TaskWord
 
 _ACCOUNTS: Final = "system:serviceaccount:"
 _Right = tuple[str, tuple[str, ...], str]
 """User name, groups and the policy that is spoken for."""
+MOST_READ: Final = 256
+"""Words on whole tasks of one pod that are looked at for one decision; the longest that may count come first."""
+MOST_NAMED: Final = 4
+"""Of those that do not count, as many are told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """A word on another request that counts, if whoever said it may say it, and nobody who may has denied that one."""
+
+    word: AccessApproval
+    asked: AccessRequest
+    denials: tuple[AccessApproval, ...]
 
 
 class Approvals:
@@ -43,6 +61,42 @@ class Approvals:
         people = [one for one in said if not one.spec.approver.username.startswith(_ACCOUNTS)]
         allowed = await self._asked(people)
         return next((one for one in people if allowed[_right(one)]), None)
+
+    async def heard_beside(self, request: AccessRequest, policies: Policies) -> tuple[TaskWord, ...]:
+        """What was said on other requests that may cover this one, and whether that may be said now; raises ApiError.
+
+        Of each person one word for a policy, 16 in all, those that count first; then a few that cannot, to be told why.
+        """
+        counting, void = self._beside(request, policies)
+        allowed = await self._asked(said for one in counting for said in (one.word, *one.denials))
+        heard: dict[tuple[str, str], TaskWord] = {}
+        for word in sorted((_heard(one, allowed) for one in counting), key=lambda one: not _stands(one)):
+            heard.setdefault((word.said.username, word.said.policy), word)
+        return (*list(heard.values())[:MOST], *void[:MOST_NAMED])
+
+    def _beside(self, request: AccessRequest, policies: Policies) -> tuple[list[_Beside], list[TaskWord]]:
+        """The words that count for all that is known here, the longest of each right; and those that do not."""
+        cache, now = self._backends.cache, self._backends.clock()
+        involved = coverage.involved(cache, request)
+        counting: dict[_Right, _Beside] = {}
+        void: list[TaskWord] = []
+        for key in coverage.words_beside(cache, request, policies, now)[:MOST_READ]:
+            word = cache.approvals.get(key)
+            asked = None if word is None else cache.requests.get(Key(key.namespace, word.spec.request.name))
+            known = None if word is None else counting.get(_right(word))
+            if word is None or asked is None or (known is not None and not known.denials):
+                continue
+            read = task_word(statement(word, allowed=True), word.spec, asked, None)
+            if read is None:
+                continue
+            policy = policies.enforced(word.spec.policy)
+            if read.said.username in involved or void_for(read, request.spec, policy, now) is not None:
+                void.append(read)
+                continue
+            denials = coverage.denials(cache, word, involved)
+            if known is None or not denials:
+                counting[_right(word)] = _Beside(word, asked, denials)
+        return list(counting.values())[:MOST_WORDS], void
 
     async def _asked(self, said: Iterable[AccessApproval]) -> dict[_Right, bool]:
         """Who may say what they say; whoever says the same a thousand times is asked about once."""
@@ -107,6 +161,17 @@ def statement(approval: AccessApproval, *, allowed: bool) -> Statement:
         at=approval.metadata.creation_timestamp,
         allowed=allowed,
     )
+
+
+def _heard(one: _Beside, allowed: Mapping[_Right, bool]) -> TaskWord:
+    denying = next((said.spec.approver.username for said in one.denials if allowed[_right(said)]), None)
+    word = task_word(statement(one.word, allowed=allowed[_right(one.word)]), one.word.spec, one.asked, denying)
+    assert word is not None
+    return word
+
+
+def _stands(word: TaskWord) -> bool:
+    return word.said.allowed and word.denied_by is None
 
 
 def _right(approval: AccessApproval) -> _Right:

@@ -122,7 +122,9 @@ class Backends:
         # A merge patch keeps what it does not name, so what is no longer so is named as null.
         fields: dict[str, Any] = dict.fromkeys(("delivery",)) | status.to_api()
         if status.decision is not None:
-            fields["decision"] = dict.fromkeys(("policy", "denial")) | status.decision.to_api()
+            fields["decision"] = (
+                dict.fromkeys(("policy", "policyGeneration", "covers", "denial")) | status.decision.to_api()
+            )
         body = {"metadata": {"uid": metadata.uid}, "status": fields}
         try:
             written = await self.api.patch(f"{path}/status", body)

@@ -41,10 +41,12 @@ class GrantNote(NamedTuple):
     """Whether its revocation has."""
     parent: Parent | None
     """The request that it works for."""
+    words: tuple[str, ...]
+    """The uids of what people have said that it rests on."""
 
 
 class Grants(Objects[TaskGrant, GrantNote]):
-    """Grants by key, and which of them a pod, a Secret or an account has."""
+    """Grants by key, and which of them a pod, a Secret, an account or a word has."""
 
     def __init__(self, ended: Callable[[str], None] = lambda request: None) -> None:
         """`ended` is told of each grant that is found to end, or to be gone, by the uid of its request."""
@@ -91,6 +93,10 @@ class Grants(Objects[TaskGrant, GrantNote]):
         """Grants of those who work for the request of that uid."""
         return frozenset(self._index.get(("parent", "", uid), ()))
 
+    def of_word(self, namespace: str, uid: str) -> frozenset[Key]:
+        """Grants that rest on what a person has said."""
+        return frozenset(self._index.get(("word", namespace, uid), ()))
+
     def _enter(self, key: Key, note: GrantNote) -> None:
         for entry in _entries(key, note):
             self._index[entry].add(key)
@@ -121,6 +127,7 @@ def of_grant(grant: TaskGrant) -> GrantNote:
         ending=end is not None or deleted is not None,
         failed=any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions),
         parent=order.parent,
+        words=tuple(one.uid for one in order.approvals),
     )
 
 
@@ -129,6 +136,7 @@ def _entries(key: Key, note: GrantNote) -> tuple[tuple[str, str, str], ...]:
         ("pod", key.namespace, note.pod),
         ("secret", key.namespace, note.secret),
         ("account", key.namespace, note.account),
+        *(("word", key.namespace, uid) for uid in note.words),
     )
     return own if note.parent is None else (*own, ("parent", "", note.parent.uid))
 

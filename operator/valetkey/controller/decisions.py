@@ -53,12 +53,20 @@ class Decisions:
         await parents.demand_known(self._backends, request.spec.parent)
         approvals = await self._approvals.heard(request)
         policies = self._surroundings.policies.of_namespace(key.namespace)
+        covering = await self._approvals.heard_beside(request, policies)
         # The last thing that is waited for: whoever is granted from here on counts for whoever comes next.
         opened = await self._ledgers.opened(request, policies) if policies.paced else {}
         unreviewed = self._ledgers.unreviewed(request) if policies.paced else {}
         now = self._backends.clock()
         decision, facts, rehearsed = self._views.decide(
-            key, request, step.identity, now, approvals=approvals, opened=opened, unreviewed=unreviewed
+            key,
+            request,
+            step.identity,
+            now,
+            approvals=approvals,
+            covering=covering,
+            opened=opened,
+            unreviewed=unreviewed,
         )
         if not isinstance(decision, Waiting):  # what waits for people takes no Secret yet
             self._refuse_taken_secret(key, secret)
@@ -124,11 +132,16 @@ class Decisions:
         )
 
 
+def _whose(approved: Approved) -> str:
+    """By whose word on another request."""
+    return "".join(f", by the word of {one.username} on {one.request}" for one in approved.approvals if one.request)
+
+
 def _told(request: AccessRequest, decision: Decision) -> _Told | None:
     """Reason, policy and message of the record of a decision; None where there is nothing new to write down."""
     match decision:
         case Approved(policy=policy, entry=entry):
-            return decision.reason, policy.name, f"entry {entry}"
+            return decision.reason, policy.name, f"entry {entry}{_whose(decision)}"
         case Denied(denial=denial, policy=denied_by):
             return Reason(denial.reason), denied_by, denial.message
         case Waiting(policy=asks):

@@ -60,7 +60,7 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
     progress, finished = view.progress, request.finished
     if finished is not None:
         # The one thing that is read back from a status, and only ever against the request: what has ended stays so.
-        over = finished.last_transition_time + times.history_ttl
+        over = max(filter(None, (finished.last_transition_time + times.history_ttl, view.kept_until)))
         return Remove(request) if now >= over else Wait(over)
     if view.crowded and progress.identity is None:
         return Drop(request)
@@ -171,7 +171,12 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
         return End(grant, Reason.DELIVERY_FAILED, shared.message, shared)
     if view.taken_back is not None:
         gone = view.taken_back
-        message = f"the approval {gone.name} of {gone.username} was taken back"
+        beside = f", or went with {gone.request}, on which it was said" if gone.request is not None else ""
+        message = f"the approval {gone.name} of {gone.username} was taken back{beside}"
+        return End(grant, Reason.POLICY_CHANGED, message)
+    if view.denied is not None:
+        said = view.denied.spec
+        message = f"{said.approver.username} denied {said.request.name}, on whose approval it rests: {said.reason}"
         return End(grant, Reason.POLICY_CHANGED, message)
     if isinstance(view.verdict, Denied):
         return End(grant, Reason.POLICY_CHANGED, f"policy no longer allows it: {view.verdict.denial.message}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
+from valetkey.controller import coverage
 from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
 from valetkey.kinds.accessapproval import AccessApproval
@@ -47,8 +48,10 @@ class Intake:
         except ValidationError as error:
             _unreadable("AccessRequest", body, error)
         else:
+            key = _key(body)
             if news:
-                self._wake(_key(body))
+                self._wake(key)
+                self._wake_all(coverage.concerned_by_request(self._cache, key, body["metadata"]["uid"]))
 
     def grant(self, body: Json) -> None:
         """Takes in a grant."""
@@ -79,7 +82,7 @@ class Intake:
             if approval.metadata.terminating:  # taken back, whatever holds it up
                 self.approval_gone(_key(body), approval.metadata.uid)
             elif self._cache.approvals.put(approval):
-                self._wake(Key(approval.metadata.namespace, approval.spec.request.name))
+                self._said_or_taken_back(approval)
 
     def pod(self, body: Json) -> None:
         """Takes in a pod; one that is no agent's any more is gone."""
@@ -95,6 +98,7 @@ class Intake:
         """Takes out a request."""
         self._cache.requests.remove(key, uid)
         self._wake(key)
+        self._wake_all(coverage.resting_on(self._cache, key.namespace, uid))
 
     def let_go_by_force(self, body: Json) -> None:
         """Tells of a grant that somebody lets go by force, if this one says so and it was not told before."""
@@ -115,12 +119,23 @@ class Intake:
         """Takes out an approval: it was taken back, or went with its request."""
         known = self._cache.approvals.remove(key, uid)
         if known is not None:
-            self._wake(Key(key.namespace, known.spec.request.name))
+            self._said_or_taken_back(known)
+        # Whoever has read live that it is gone has taken it out, and has woken nobody.
+        self._wake_all(self._cache.grants.of_word(key.namespace, uid))
 
     def pod_gone(self, key: Key, uid: str) -> None:
         """Takes out a pod."""
         known = self._cache.pods.remove(*key, uid)
         self._wake_grants_of(key, known.secrets if known is not None else frozenset())
+
+    def _said_or_taken_back(self, approval: AccessApproval) -> None:
+        asked = Key(approval.metadata.namespace, approval.spec.request.name)
+        self._wake(asked)
+        self._wake_all(coverage.concerned_by_word(self._cache, asked, approval))
+
+    def _wake_all(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._wake(key)
 
     def _lost(self, key: Key, grant: TaskGrant) -> None:
         # Of a grant that another replica let go nothing is left; what did go by force the next leader's sweep finds.
@@ -130,8 +145,7 @@ class Intake:
     def _wake_grants_of(self, pod: Key, secrets: frozenset[str]) -> None:
         grants = self._cache.grants
         mounted = (grants.of_secret(pod.namespace, secret) for secret in secrets)
-        for key in grants.of_pod(*pod).union(*mounted):
-            self._wake(key)
+        self._wake_all(grants.of_pod(*pod).union(*mounted))
 
 
 def _key(body: Json) -> Key:

@@ -94,11 +94,22 @@ class Refusals:
         """Shows that a request waits for people, with an Event; once for each thing that there is to say."""
         request, waiting, now = step.request, step.waiting, self._backends.clock()
         message = status.of_waiting(request, waiting)
-        if status.says(request, message, "Approved", "Ready"):
-            return
         before = request.status.decision
+        known = before is not None and (before.policy_generation, before.covers) == (
+            waiting.policy_generation,
+            waiting.covers,
+        )
+        if known and status.says(request, message, "Approved", "Ready"):
+            return
         begins = before is None or (before.outcome, before.policy) != ("Pending", waiting.policy)
-        decision = DecisionStatus(id=progress.decision_id, outcome="Pending", policy=waiting.policy, at=now)
+        decision = DecisionStatus(
+            id=progress.decision_id,
+            outcome="Pending",
+            policy=waiting.policy,
+            policy_generation=waiting.policy_generation,
+            covers=waiting.covers,
+            at=now,
+        )
         says = [
             (Reason.AWAITING_APPROVAL, message),
             (Reason.ACCESS_IN_PROGRESS, message),

@@ -24,6 +24,9 @@ class RequestNote(NamedTuple):
     finished: bool
     released: bool
     """Whether its agent says that the task is over."""
+    pod: str
+    """The uid of the pod that made it."""
+    terminating: bool
     parent: str
     """The uid of the request that it works for; empty where it works for none, or has finished."""
 
@@ -92,5 +95,7 @@ def _of_request(request: AccessRequest) -> RequestNote:
         account=sys.intern(request.spec.requester.service_account),
         finished=request.finished is not None,
         released=request.spec.outcome is not None,
+        pod=sys.intern(request.spec.requester.pod_uid),
+        terminating=request.metadata.terminating,
         parent="" if request.spec.parent is None or request.finished is not None else request.spec.parent.uid,
     )

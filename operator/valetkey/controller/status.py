@@ -102,7 +102,9 @@ def _approved(request: AccessRequest, order: Order) -> Say:
     work = _work(order)
     if not order.approvals:
         return Reason.POLICY_MATCHED, f"policy {order.policy.name}{work}"
-    people = ", ".join(f"{one.username} ({one.name})" for one in order.approvals)
+    people = ", ".join(
+        f"{one.username} ({one.name}{f', on {one.request}' if one.request else ''})" for one in order.approvals
+    )
     return Reason.PERSON_APPROVED, f"{people} for policy {order.policy.name}{work}"
 
 

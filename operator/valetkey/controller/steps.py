@@ -69,6 +69,8 @@ class View:
     """Other pods that mount the grant's Secret."""
     taken_back: ApprovalReference | None = None
     """A person's word that the grant rests on and that is gone."""
+    denied: AccessApproval | None = None
+    """What a person who may has said against another request, on which a word was said that the grant rests on."""
     unknown: tuple[ApprovalReference, ...] = ()
     """Those of which it is not known whether they are there."""
     unheard: tuple[AccessApproval, ...] = ()
@@ -79,6 +81,8 @@ class View:
     """It is not known whether it is."""
     longest_wait: timedelta = timedelta()
     """How long some policy lets a request wait for people."""
+    kept_until: datetime | None = None
+    """Until when a word on a finished request may cover others, for which it has to be there."""
     verdict: Decision | None = None
     """What today's policies say to a live grant."""
     progress: Progress = Progress()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from valetkey.controller import parents
+from valetkey.controller import coverage, parents
 from valetkey.controller.approvals import statement
 from valetkey.controller.cache import Cache
 from valetkey.controller.parents import Standing
@@ -21,7 +21,7 @@ from valetkey.kinds.base import Metadata, format_duration
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import ApprovalReference, Order, TaskGrant
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
-from valetkey.policy.facts import Facts, Statement, Unreviewed
+from valetkey.policy.facts import Facts, Statement, TaskWord, Unreviewed
 from valetkey.policy.rehearsal import Rehearsal, rehearse
 from valetkey.reasons import Reason
 
@@ -61,8 +61,15 @@ class Views:
             crowded = self._cache.requests.beside(request) > self._limit_requests
             over = self._over(request.metadata.uid, request.metadata)
             longest = self._surroundings.policies.longest_wait
+            kept = coverage.kept_until(self._cache, request, self._surroundings.policies) if request.finished else None
             return View(
-                request=request, grant=None, crowded=crowded, over=over, longest_wait=longest, progress=progress
+                request=request,
+                grant=None,
+                crowded=crowded,
+                over=over,
+                longest_wait=longest,
+                kept_until=kept,
+                progress=progress,
             )
         subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
         pod = self._cache.pods.get(key.namespace, subject.pod_name)
@@ -80,7 +87,8 @@ class Views:
             vanished=vanished is not None,
             pod=pod,
             sharers=self.sharers(key.namespace, secret, subject.pod_uid),
-            unheard=self._unheard(grant, progress) if live else (),
+            denied=self._denied(request, grant, progress) if live and request else None,
+            unheard=self._unheard(request, grant, progress) if live and request else (),
             parent_gone=gone,
             parent_unknown=parent is Standing.UNKNOWN,
             verdict=self._verdict(request, of_verified(pod), grant, now, progress)
@@ -101,13 +109,22 @@ class Views:
         now: datetime,
         *,
         approvals: tuple[Statement, ...],
+        covering: tuple[TaskWord, ...],
         opened: Mapping[str, tuple[datetime, ...]],
         unreviewed: Mapping[str, tuple[Unreviewed, ...]],
     ) -> tuple[Decision, Facts, tuple[Rehearsal, ...]]:
         """Asks policy about a new request, with what people have said on it and what was granted lately."""
         active = self._active(key, identity)
         facts = self._facts(
-            request, identity, now, approvals, active=active, opened=opened, unreviewed=unreviewed, live=False
+            request,
+            identity,
+            now,
+            approvals,
+            covering=covering,
+            active=active,
+            opened=opened,
+            unreviewed=unreviewed,
+            live=False,
         )
         if not self._surroundings.policies_fresh(now):
             return _STALE, facts, ()
@@ -132,20 +149,26 @@ class Views:
 
     def _approvals(self, grant: TaskGrant) -> tuple[ApprovalReference | None, tuple[ApprovalReference, ...]]:
         """Of the words that a grant rests on, one that is gone, and those of which that is not known."""
-        approvals = self._cache.approvals
+        approvals, namespace = self._cache.approvals, grant.metadata.namespace
         gone: ApprovalReference | None = None
         unknown = []
         for one in grant.spec.order.approvals:
-            note = approvals.note(Key(grant.metadata.namespace, one.name))
-            if approvals.known_gone(one.uid):
+            note = approvals.note(Key(namespace, one.name))
+            if approvals.known_gone(one.uid) or coverage.goes(self._cache, namespace, one):
                 gone = one
             elif note is None or note.uid != one.uid:
                 unknown.append(one)
         return gone, tuple(unknown)
 
-    def _unheard(self, grant: TaskGrant, progress: Progress) -> tuple[AccessApproval, ...]:
-        said = self._cache.approvals.about(Key.of(grant.metadata), grant.spec.request.uid)
-        return tuple(one for one in said if one.spec.verdict == "Deny" and one.metadata.uid not in progress.denials)
+    def _unheard(self, request: AccessRequest, grant: TaskGrant, progress: Progress) -> tuple[AccessApproval, ...]:
+        about = self._cache.approvals.about(Key.of(grant.metadata), grant.spec.request.uid)
+        own = (one for one in about if one.spec.verdict == "Deny")
+        beside = coverage.denials_beside(self._cache, grant, request)
+        return tuple(one for one in (*own, *beside) if one.metadata.uid not in progress.denials)
+
+    def _denied(self, request: AccessRequest, grant: TaskGrant, progress: Progress) -> AccessApproval | None:
+        beside = coverage.denials_beside(self._cache, grant, request)
+        return next((one for one in beside if progress.denials.get(one.metadata.uid)), None)
 
     def _over(self, request_uid: str, made: Metadata) -> Reason | None:
         """Why something that looks alive is over: a restored store has brought it back."""
@@ -172,7 +195,12 @@ class Views:
             statement(one, allowed=one.spec.verdict == "Approve" or progress.denials.get(one.metadata.uid, False))
             for one in self._cache.approvals.about(Key.of(request.metadata), request.metadata.uid)
         )
-        facts = self._facts(request, identity, now, approvals, active={}, opened={}, unreviewed={}, live=True)
+        beside = (
+            replace(statement(word, allowed=True), request=one.request)
+            for one, word in coverage.rests_on(self._cache, grant)
+        )
+        said = (*approvals, *beside)
+        facts = self._facts(request, identity, now, said, active={}, opened={}, unreviewed={}, live=True)
         verdict = decide(request.spec, policies, facts)
         order = grant.spec.order
         if isinstance(verdict, Approved) and _pod_templates_lost(order, verdict):
@@ -191,6 +219,7 @@ class Views:
         now: datetime,
         approvals: tuple[Statement, ...],
         *,
+        covering: tuple[TaskWord, ...] = (),
         active: Mapping[str, int],
         opened: Mapping[str, tuple[datetime, ...]],
         unreviewed: Mapping[str, tuple[Unreviewed, ...]],
@@ -210,6 +239,7 @@ class Views:
             cluster=self._cluster,
             cluster_roles={name: rules for name, rules in self._surroundings.cluster_roles.items() if name in roles},
             approvals=approvals,
+            covering=covering,
             active=active,
             opened=opened,
             unreviewed=unreviewed,

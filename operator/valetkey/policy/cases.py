@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -15,8 +15,9 @@ from valetkey.kinds.base import Duration, Model, Name, Time, format_duration
 from valetkey.kinds.delegation import Account, Delegation, Parent
 from valetkey.kinds.identity import Identity
 from valetkey.policy.compile import Policies
+from valetkey.policy.coverage import LONGEST
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
-from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement, Unreviewed
+from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement, TaskWord, Unreviewed
 from valetkey.policy.lineage import facts_of
 
 Outcome = Literal["Approved", "Denied", "Undecided", "Waiting"]
@@ -62,12 +63,22 @@ class Request(Model):
     delegation: Delegation | None = Field(default=None, description="What is handed on, and to whom.")
 
 
+class Covers(Model):
+    """An earlier request of the same pod, whose task a person approved whole."""
+
+    request: Request = Field(description="That request.")
+    until: Time | None = Field(default=None, description="Until when its task was approved. Default: for an hour.")
+
+
 class Said(Model):
     """What a person said on the request, who may."""
 
     by: str = Field(min_length=1, max_length=320, description="The user name.")
     policy: str = Field(description="The policy that asks.")
     verdict: Literal["Approve", "Deny"] = Field(default="Approve", description="Approve or Deny. Default Approve.")
+    covers: Covers | None = Field(
+        default=None, description="With covers: Task on another request, a minute ago, and not on this one: that."
+    )
 
 
 class ParentCase(Model):
@@ -115,18 +126,18 @@ class Result:
 def run(file: CaseFile, policies: Policies) -> Iterable[Result]:
     """Decides every case of a file."""
     for case in file.cases:
-        decision = decide(_request(case), policies, _facts(case, file.facts))
+        decision = decide(_request(case, case.request), policies, _facts(case, file.facts, policies))
         yield Result(case, _told(decision), _difference(case, decision))
 
 
-def _request(case: Case) -> RequestSpec:
+def _request(case: Case, asked: Request) -> RequestSpec:
     agent = case.agent
     return RequestSpec(
-        task=case.request.task,
-        access=case.request.access,
-        ttl=case.request.ttl,
+        task=asked.task,
+        access=asked.access,
+        ttl=asked.ttl,
         parent=None if case.parent is None else _named(case.parent),
-        delegation=case.request.delegation,
+        delegation=asked.delegation,
         delivery=Delivery(secret=SecretDelivery()),
         subject=Subject(pod_name=agent.pod_name, pod_uid="uid"),
         requester=Requester(
@@ -140,7 +151,7 @@ def _request(case: Case) -> RequestSpec:
     )
 
 
-def _facts(case: Case, file: Known) -> Facts:
+def _facts(case: Case, file: Known, policies: Policies) -> Facts:
     own, agent = case.facts, case.agent
     at = own.now or file.now or datetime(2026, 1, 1, 12, tzinfo=UTC)
     return Facts(
@@ -159,7 +170,8 @@ def _facts(case: Case, file: Known) -> Facts:
         opened=file.opened | own.opened,
         unreviewed={name: tuple(map(_use, by)) for name, by in (file.unreviewed | own.unreviewed).items()},
         limit_active=20,
-        approvals=tuple(_statement(said, at) for said in case.approvals),
+        approvals=tuple(_statement(said, at) for said in case.approvals if said.covers is None),
+        covering=tuple(_covering(case, said, said.covers, at, policies) for said in case.approvals if said.covers),
         parent=None if case.parent is None else _parent(case.parent, at),
         live=False,
         now=at,
@@ -199,6 +211,18 @@ def _statement(said: Said, at: datetime) -> Statement:
         reason=None,
         at=at,
         allowed=True,
+    )
+
+
+def _covering(case: Case, said: Said, covers: Covers, at: datetime, policies: Policies) -> TaskWord:
+    """Said a minute ago, of the policy as it is."""
+    policy, before = policies.enforced(said.policy), _statement(said, at - timedelta(minutes=1))
+    until = min(covers.until or at + timedelta(hours=1), before.at + LONGEST)
+    return TaskWord(
+        said=replace(before, request=covers.request.task.id, until=until),
+        policy_generation=0 if policy is None else policy.metadata.generation,
+        asked=_request(case, covers.request).to_api(),
+        denied_by=None,
     )
 
 

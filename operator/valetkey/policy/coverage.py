@@ -21,9 +21,11 @@ from valetkey.kinds.accessrequest import AccessRequest, RequestSpec
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import format_seconds
 from valetkey.kinds.taskgrant import ApprovalReference
+from valetkey.policy import lineage
 from valetkey.policy.approvals import counting, reference
 from valetkey.policy.compile import Policies
 from valetkey.policy.facts import SHORTEST, Facts, Statement, TaskWord
+from valetkey.policy.lineage import concerned
 from valetkey.policy.parameters import ParameterError, check_size
 from valetkey.policy.shapes import ShapeError, check_access
 from valetkey.policy.within import leaves
@@ -49,14 +51,27 @@ def task_word(said: Statement, spec: ApprovalSpec, request: AccessRequest, denie
     until = end(spec, said.at)
     if until is None or spec.policy_generation is None or not _readable(request.spec):
         return None
-    # A denial that was taken back has ended that request all the same.
-    refused = any(condition.reason == Reason.PERSON_DENIED for condition in request.status.conditions)
     return TaskWord(
         said=replace(said, request=request.metadata.name, until=until),
         policy_generation=spec.policy_generation,
         asked=request.spec.to_api(),
-        denied_by=denied_by or ("a person" if refused else None),
+        denied_by=denied_by or ("a person" if denied_by_a_person(request) else None),
     )
+
+
+def denied_by_a_person(request: AccessRequest) -> bool:
+    """Whether a person's Deny has ended a request; that it was taken back since changes nothing."""
+    return any(condition.reason == Reason.PERSON_DENIED for condition in request.status.conditions)
+
+
+def seen(policy: AgentPolicy | None, generation: int, said_at: datetime) -> bool:
+    """Whether a policy lets a word cover a task, and is what whoever said it then has seen.
+
+    One that is made again under its name counts its generations anew: it is younger than the word.
+    """
+    if policy is None or not _lets(policy):
+        return False
+    return policy.metadata.generation == generation and policy.metadata.creation_timestamp < said_at
 
 
 def counted(request: RequestSpec, policies: Policies, facts: Facts) -> Facts:
@@ -69,7 +84,7 @@ def counted(request: RequestSpec, policies: Policies, facts: Facts) -> Facts:
     for one in sorted(facts.covering, key=lambda one: (_until(one.said), one.said.name), reverse=True):
         said, policy = one.said, policies.enforced(one.said.policy)
         by = said.username, said.policy
-        if by not in spoken and by not in longest and void(one, request, policy, facts.now) is None:
+        if by not in spoken and by not in longest and not_counting(one, request, policy, facts) is None:
             longest[by] = said
     heard = tuple(longest.values())[:MOST]
     return replace(facts, approvals=(*facts.approvals, *heard)) if heard else facts
@@ -91,14 +106,21 @@ def told(request: RequestSpec, facts: Facts, policy: AgentPolicy) -> tuple[str, 
     name = policy.metadata.name
     spoken = {one.username for one in counting(request, facts, name)}
     here = (one for one in facts.covering if one.said.policy == name and one.said.username not in spoken)
-    return tuple(sorted({why for one in here if (why := void(one, request, policy, facts.now)) is not None}))
+    return tuple(sorted({why for one in here if (why := not_counting(one, request, policy, facts)) is not None}))
 
 
-def void(word: TaskWord, request: RequestSpec, policy: AgentPolicy | None, now: datetime) -> str | None:
+def not_counting(word: TaskWord, request: RequestSpec, policy: AgentPolicy | None, facts: Facts) -> str | None:
     """Why a word on another request does not count for this one by its policy; None where it does."""
     said = word.said
-    if said.username == request.requester.username:
-        return f"{said.username} asks itself"
+    if said.username in concerned(request, facts):
+        asks = said.username == request.requester.username
+        return f"{said.username} asks itself" if asks else f"{said.username} has a part in that work"
+    return void_for(word, request, policy, facts.now)
+
+
+def void_for(word: TaskWord, request: RequestSpec, policy: AgentPolicy | None, now: datetime) -> str | None:
+    """The same, whoever has said it."""
+    said = word.said
     why = (
         _over(word, now)
         or _other_policy(word, policy)
@@ -122,7 +144,11 @@ def _other_task(one: RequestSpec, other: RequestSpec) -> str | None:
         return "for another ServiceAccount"
     if one.task.purpose != other.task.purpose:
         return "for another purpose"
-    return None if _same(one.task.parameters, other.task.parameters) else "for other parameters"
+    if not _same(one.task.parameters, other.task.parameters):
+        return "for other parameters"
+    if one.parent != other.parent:
+        return "in the work of another request, or of none"
+    return None if one.delegation == other.delegation else "for work that is handed on otherwise"
 
 
 def _account(request: RequestSpec) -> tuple[str, str]:
@@ -147,14 +173,14 @@ def _over(word: TaskWord, now: datetime) -> str | None:
 
 
 def _other_policy(word: TaskWord, policy: AgentPolicy | None) -> str | None:
-    """Whether the policy is not what whoever speaks has seen: its generation counts anew where it is made again."""
     name = word.said.policy
-    if policy is None or policy.spec.approval is None or not policy.spec.approval.covers_task:
+    if policy is None or not _lets(policy):
         return f"and policy {name} lets a word cover its own request alone (approval.covers)"
-    metadata = policy.metadata
-    if metadata.generation != word.policy_generation or metadata.creation_timestamp >= word.said.at:
-        return f"before policy {name} was changed"
-    return None
+    return None if seen(policy, word.policy_generation, word.said.at) else f"before policy {name} was changed"
+
+
+def _lets(policy: AgentPolicy) -> bool:
+    return policy.spec.approval is not None and policy.spec.approval.covers_task
 
 
 def _beyond(request: RequestSpec, asked: Mapping[str, Any]) -> str | None:
@@ -177,7 +203,9 @@ def _beyond(request: RequestSpec, asked: Mapping[str, Any]) -> str | None:
 def _readable(request: RequestSpec) -> bool:
     """Whether it can be read in one way only, and looked at within bounds."""
     try:
-        check_access(request.access)
+        for access in (request.access, *request.handed_on):
+            check_access(access)
+        lineage.check_size(request)
         check_size(request.task.parameters)
     except (ShapeError, ParameterError):
         return False

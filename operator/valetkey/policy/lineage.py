@@ -113,9 +113,13 @@ def concerned(request: RequestSpec, facts: Facts) -> frozenset[str]:
 
     They are who asks, whoever may get some of it, whoever handed it on, and whoever else may have got that.
     """
+    return users(request, (*act(facts.parent), *among(facts.parent)))
+
+
+def users(request: RequestSpec, before: Iterable[Account]) -> frozenset[str]:
+    """The user names of who asks, of those that it hands on to, and of the accounts before it."""
     own = request.delegation.to if request.delegation is not None else ()
-    accounts = (*act(facts.parent), *among(facts.parent), *own)
-    return frozenset({request.requester.username, *(account.username for account in accounts)})
+    return frozenset({request.requester.username, *(account.username for account in (*before, *own))})
 
 
 def refused(request: RequestSpec, facts: Facts) -> Denial | None:

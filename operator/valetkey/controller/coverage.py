@@ -1,0 +1,152 @@
+"""Coverage: which words, requests and grants belong together because a person's word covers a whole task, as last read.
+
+A grant that rests on a word is found by that word; a request that a word may cover, by its pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from datetime import datetime
+
+from valetkey.controller import parents
+from valetkey.controller.cache import Cache
+from valetkey.controller.parents import Standing
+from valetkey.controller.queue import Key
+from valetkey.controller.words import ApprovalNote
+from valetkey.kinds.accessapproval import AccessApproval
+from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
+from valetkey.policy import lineage
+from valetkey.policy.compile import Policies
+from valetkey.policy.coverage import denied_by_a_person, seen
+
+# -- what may cover a request ----------------------------------------------------------------------------------------
+
+
+def words_beside(cache: Cache, request: AccessRequest, policies: Policies, now: datetime) -> list[Key]:
+    """Words on other requests of its pod that are not over: first those for a policy as it is, the longest first.
+
+    What was said before the store was restored may have been taken back since.
+    """
+    metadata, found = request.metadata, []
+    for there, note in cache.approvals.covering(metadata.namespace):
+        asked = cache.requests.note(Key(metadata.namespace, note.name))
+        if asked is None or asked.uid != note.request or asked.uid == metadata.uid or asked.terminating:
+            continue
+        restored = cache.restored is not None and note.created < cache.restored
+        if note.until is None or note.until <= now or restored or asked.pod != request.spec.requester.pod_uid:
+            continue
+        found.append((not _counts(policies, note), now - note.until, there))
+    return [there for _, _, there in sorted(found)]
+
+
+def involved(cache: Cache, request: AccessRequest) -> frozenset[str]:
+    """User names that have a part in the work that a request is of, and no word in it."""
+    parent = parents.facts(cache, request.spec.parent)
+    return lineage.users(request.spec, (*lineage.act(parent), *lineage.among(parent)))
+
+
+def denials(cache: Cache, word: AccessApproval, involved: Container[str]) -> tuple[AccessApproval, ...]:
+    """What people have said against the request that a word was said on, for its policy, whether they may or not."""
+    asked = word.spec.request
+    return tuple(
+        one
+        for one in cache.approvals.about(Key(word.metadata.namespace, asked.name), asked.uid)
+        if (one.spec.verdict, one.spec.policy) == ("Deny", word.spec.policy)
+        and one.spec.approver.username not in involved
+    )
+
+
+def kept_until(cache: Cache, request: AccessRequest, policies: Policies) -> datetime | None:
+    """Until when some word on a request covers others, or may, for which it has to be there; None: it need not be kept.
+
+    Only other people's words keep it, such as would count today or as a grant rests on, which ends by the same time.
+    """
+    namespace, people = request.metadata.namespace, involved(cache, request)
+    # What works for another request covers nothing that is left once that one is over.
+    over = parents.standing(cache, request.spec.parent) is Standing.GONE or denied_by_a_person(request)
+    ends = []
+    for _, note in cache.approvals.notes_about(Key.of(request.metadata), request.metadata.uid):
+        if note.until is None or note.word[0] in people:
+            continue
+        if not over and _counts(policies, note):
+            ends.append(note.until)
+        resting = (cache.grants.note(key) for key in cache.grants.of_word(namespace, note.uid))
+        ends += (min(grant.due, note.until) for grant in resting if grant is not None)
+    return max(ends, default=None)
+
+
+def _counts(policies: Policies, note: ApprovalNote) -> bool:
+    return seen(policies.enforced(note.word[1]), note.generation, note.created)
+
+
+# -- what a grant rests on -------------------------------------------------------------------------------------------
+
+
+def rests_on(cache: Cache, grant: TaskGrant) -> Iterator[tuple[ApprovalReference, AccessApproval]]:
+    """The words on other requests that a grant rests on, as far as they are there."""
+    for one in grant.spec.order.approvals:
+        word = cache.approvals.get(Key(grant.metadata.namespace, one.name)) if one.request is not None else None
+        if word is not None and word.metadata.uid == one.uid:
+            yield one, word
+
+
+def denials_beside(cache: Cache, grant: TaskGrant, request: AccessRequest) -> tuple[AccessApproval, ...]:
+    """What people have said against the requests that those words were said on."""
+    order = grant.spec.order
+    people = lineage.users(request.spec, (*(order.act or ()), *(order.among or ())))
+    found = (one for _, word in rests_on(cache, grant) for one in denials(cache, word, people))
+    return tuple({one.metadata.uid: one for one in found}.values())
+
+
+def goes(cache: Cache, namespace: str, word: ApprovalReference) -> bool:
+    """Whether the other request that a word was said on is gone or going, and the word with it."""
+    note = cache.approvals.note(Key(namespace, word.name))
+    if word.request is None or note is None or note.uid != word.uid:
+        return False
+    asked = cache.requests.note(Key(namespace, note.name))
+    if asked is not None and asked.uid == note.request:
+        return asked.terminating
+    return asked is not None or cache.requests.known_gone(note.request)
+
+
+# -- whom news concerns ----------------------------------------------------------------------------------------------
+
+
+def concerned_by_word(cache: Cache, asked: Key, word: AccessApproval) -> set[Key]:
+    """Whom it concerns, beside the request that it was said on, that a person has spoken or has taken it back."""
+    about = cache.approvals.notes_about(asked, word.spec.request.uid)
+    if word.spec.verdict == "Deny":
+        resting = resting_on(cache, asked.namespace, word.spec.request.uid)
+        return resting | _waiting_beside(cache, asked) if _covers(about) else resting
+    return _waiting_beside(cache, asked) if word.spec.covers == "Task" else set()
+
+
+def concerned_by_request(cache: Cache, asked: Key, uid: str) -> set[Key]:
+    """Whom news of a request concerns beside itself: words on it count from when it is there until it goes."""
+    if not _covers(cache.approvals.notes_about(asked, uid)):
+        return set()
+    return resting_on(cache, asked.namespace, uid) | _waiting_beside(cache, asked)
+
+
+def resting_on(cache: Cache, namespace: str, uid: str) -> set[Key]:
+    """Grants that rest on words on a request, whose uid this is."""
+    words = cache.approvals.uids_about(namespace, uid)
+    return {key for word in words for key in cache.grants.of_word(namespace, word)}
+
+
+def _covers(about: list[tuple[Key, ApprovalNote]]) -> bool:
+    return any(note.until is not None for _, note in about)
+
+
+def _waiting_beside(cache: Cache, key: Key) -> set[Key]:
+    """Requests of the same pod that have no grant and have not finished."""
+    asked = cache.requests.note(key)
+    if asked is None:
+        return set()
+    return {
+        there
+        for there, note in cache.requests.notes()
+        if (there.namespace, note.pod) == (key.namespace, asked.pod)
+        and not (note.finished or there == key or there in cache.grants)
+    }
