@@ -57,12 +57,12 @@ class Process:
         self.world = world
         self.namespaces = namespaces
         self.woken: list[Key] = []
-        """Keys that were to be looked at, in order; nobody takes them, for here every key has its turn."""
+        """Keys that were to be looked at, in order; `work_woken` takes them, to `work` every key has its turn."""
         self.cache = Cache(self.woken.append)
         self.queue = queue or Untaken()
         self.metrics = Metrics()
         self.surroundings = Surroundings(
-            world, expected=(GUARD,), schemas={}, cluster_roles=(), changed=lambda: None, clock=lambda: world.now
+            world, expected=(GUARD,), schemas={}, cluster_roles=(), changed=self.wake_all, clock=lambda: world.now
         )
         self.intake = Intake(self.cache, self.woken.append)
         self.relist = Relist(world, self.cache, self.intake, self.surroundings, namespaces, settles_after=timedelta())
@@ -133,6 +133,17 @@ class Process:
             await self.worker.run(key)
             self.views.release(key)  # as its `work` does
 
+    async def work_woken(self) -> None:
+        """The keys that news has woken and no others, as workers would have them; nobody waits for a time here."""
+        while self.woken:
+            key = self.woken.pop(0)
+            await self.worker.run(key)
+            self.views.release(key)
+
+    def wake_all(self) -> None:
+        """What the operator does when its surroundings change, and when it begins to lead."""
+        self.woken += sorted({*self.cache.requests, *self.cache.grants, *self.cache.vanished})
+
 
 def a_world(world: World | None = None) -> World:
     """The guard, the namespace and a policy that allows the request below, a minute old."""
@@ -197,8 +208,8 @@ def request(name: str, owner: Json, ttl: str, secret: str, now: datetime) -> Jso
     }
 
 
-def approval(name: str, asked: Json, username: str, verdict: str = "Approve", policy: str = "fix") -> Json:
-    """What a person says on a request, as admission leaves it."""
+def approval(name: str, asked: Json, username: str, verdict: str = "Approve", policy: str = "fix", **spec: Any) -> Json:
+    """What a person says on a request, as admission leaves it; `spec` is laid over it."""
     metadata = asked["metadata"]
     about = {"name": metadata["name"], "uid": metadata["uid"]}
     return {
@@ -213,6 +224,7 @@ def approval(name: str, asked: Json, username: str, verdict: str = "Approve", po
             "verdict": verdict,
             "approver": {"username": username, "groups": ["people"]},
             **({"reason": "not now"} if verdict != "Approve" else {}),
+            **spec,
         },
     }
 
