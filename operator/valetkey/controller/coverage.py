@@ -100,9 +100,9 @@ def denials_beside(cache: Cache, grant: TaskGrant, request: AccessRequest) -> tu
 
 
 def goes(cache: Cache, namespace: str, word: ApprovalReference) -> bool:
-    """Whether the other request that a word was said on is gone or going, and the word with it."""
+    """Whether the request that a word was said on is gone or going, and the word with it."""
     note = cache.approvals.note(Key(namespace, word.name))
-    if word.request is None or note is None or note.uid != word.uid:
+    if note is None or note.uid != word.uid:
         return False
     asked = cache.requests.note(Key(namespace, note.name))
     if asked is not None and asked.uid == note.request:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.properties.life import TIMES, Process, pod, request
 from tests.unit.controller.test_approvals import FIXER, MINUTE, Case
+from valetkey.controller.approvals import MOST_NAMED, MOST_READ
 from valetkey.controller.queue import Key
 from valetkey.kinds.base import format_seconds
 from valetkey.kube.api import Json
@@ -68,6 +69,7 @@ class Tasks(Case):
         await self.turn()
         assert self.has("r")
         assert self.has("s")
+        await self.process.watch()  # of what was done itself, which is no news to anybody any more
         self.process.woken.clear()
         return self
 
@@ -228,6 +230,7 @@ async def test_another_pod_of_the_same_account_is_not_covered() -> None:
     case.ask_more(owner=other, delivery={"secret": {"name": "valetkey-two-a"}})
     await case.turn(3)
     assert (case.has("r"), case.has("s")) == (True, False)
+    assert case.message()[1].endswith("0 of 1 have approved")
 
 
 @pytest.mark.parametrize(
@@ -272,6 +275,14 @@ async def test_an_approver_who_has_lost_the_right_covers_nothing_more_and_is_nam
     assert case.message()[1].endswith("and may no longer approve for policy fix")
 
 
+async def test_a_word_on_the_request_itself_is_told_of_once() -> None:
+    case = Tasks()
+    case.say_task()
+    case.world.approvers["fix"].discard("ann")
+    await case.turn(2)
+    assert case.shown("Approved")[1].endswith("; not counted: ann may no longer approve for policy fix")
+
+
 async def test_an_agent_that_may_approve_covers_nothing_of_its_own() -> None:
     case, asked = Tasks(), list[str]()
 
@@ -292,12 +303,15 @@ async def test_sixty_four_words_that_are_over_or_void_hide_none_that_counts() ->
     case = Tasks()
     for at in range(64):
         case.say_task(f"p{at}", f"over-{at}", until=-MINUTE - at * timedelta(seconds=1))
-        case.say_task("ann", f"stale-{at}", until=2 * HOUR, policyGeneration=2)
         case.world.approvers["fix"].add(f"p{at}")
+    for at in range(MOST_READ):
+        case.say_task("ann", f"stale-{at}", until=2 * HOUR, policyGeneration=2)
     case.say_task("kim", until=MINUTE)
     case.ask_more()
     await case.turn(2)
     assert [word["username"] for word in case.order()["approvals"]] == ["kim"]
+    (record,) = (one for one in case.records("PersonApproved") if one["request"] == "shop/s")
+    assert len(record["facts"].covering) == 1 + MOST_NAMED
 
 
 async def test_of_what_one_person_says_on_a_hundred_requests_the_word_that_covers_longest_counts() -> None:
@@ -311,6 +325,20 @@ async def test_of_what_one_person_says_on_a_hundred_requests_the_word_that_cover
     await case.turn(2)
     names = {word["name"] for word in case.order()["approvals"]}
     assert names == {"bobs", "task-17"}
+
+
+@pytest.mark.parametrize("groups", [["people"], ["others"]], ids=["the same right", "another right"])
+async def test_a_word_on_a_request_that_was_denied_hides_no_other_of_the_same_person(groups: list[str]) -> None:
+    case = Tasks()
+    for name, until in (("x1", 3 * HOUR), ("x2", HOUR), ("x3", 2 * HOUR)):
+        asked = case.ask_more(name, delivery={"secret": {"name": f"valetkey-one-{name}"}})
+        approver = {"username": "ann", "groups": groups if name == "x2" else ["people"]}
+        case.say_task("ann", f"task-{name}", asked=asked, until=until, approver=approver)
+        if name != "x2":
+            case.say("bob", f"no-{name}", asked=asked, verdict="Deny")
+    case.ask_more()
+    await case.turn(2)
+    assert [word["name"] for word in case.order()["approvals"]] == ["task-x2"]
 
 
 async def test_a_word_that_covers_counts_for_no_more_people_than_a_grant_can_name() -> None:
@@ -387,9 +415,12 @@ async def test_what_waits_is_woken_too_where_the_word_is_known_before_the_reques
 async def test_a_word_that_is_taken_back_wakes_and_ends_all_that_rests_on_it() -> None:
     case = await Tasks().covered()
     case.take_back("task")
+    await case.process.watch()
+    assert case.process.woken == {R, S}
     await case.woken()
     assert not case.access
     assert case.world.of("TaskGrant") == []
+    assert case.process.cache.approvals._covering == set()
     gone = "the approval task of ann was taken back"
     assert case.message("Finished", "r") == ("PolicyChanged", gone)
     assert case.message("Finished") == ("PolicyChanged", f"{gone}, or went with r, on which it was said")
@@ -417,6 +448,8 @@ async def test_an_agent_that_deletes_the_request_that_was_approved_ends_all_that
 async def test_it_ends_at_once_though_the_garbage_collector_has_not_come_by_yet() -> None:
     case = await Tasks().covered()
     del case.world.objects["AccessRequest", "shop", "r"]
+    await case.process.watch()
+    assert case.process.woken == {R, S}
     await case.woken()
     assert ("AccessApproval", "shop", "task") in case.world.objects
     assert not case.access
@@ -426,17 +459,22 @@ async def test_it_ends_at_once_though_the_garbage_collector_has_not_come_by_yet(
 async def test_a_request_that_is_being_deleted_covers_nothing_whatever_holds_it_up() -> None:
     case = await Tasks().covered()
     case.world.change("AccessRequest", "shop", "r", {"metadata": {"finalizers": ["foregroundDeletion"]}})
+    await case.woken(1)
     case.world.remove("AccessRequest", "shop", "r")
+    await case.process.watch()
+    assert case.process.woken == {R, S}
     await case.woken()
     assert not case.access
     case.ask_more("t")
     await case.turn(2)
-    assert not case.has("t")
+    assert case.message(name="t")[1].endswith("0 of 1 have approved")
 
 
 async def test_a_no_to_the_request_that_was_approved_wakes_and_ends_all_that_rests_on_it() -> None:
     case = await Tasks().covered()
     case.say("bob", "no", verdict="Deny")
+    await case.process.watch()
+    assert case.process.woken == {R, S}
     await case.woken()
     assert not case.access
     assert case.message("Finished") == ("PolicyChanged", "bob denied r, on whose approval it rests: not now")
@@ -522,17 +560,21 @@ async def test_what_comes_while_the_grant_is_opened_is_found_before_anything_is_
 
 
 async def test_a_replica_that_begins_to_lead_finds_what_was_denied_or_deleted_unseen() -> None:
-    for unseen in ("denied", "deleted"):
+    for unseen in ("denied", "deleted", "made again"):
         case = await Tasks().covered()
         if unseen == "denied":
             case.say("bob", "no", verdict="Deny")
-        else:
+        elif unseen == "deleted":
             case.world.remove("AccessRequest", "shop", "r")
+        else:  # and the garbage collector has not come by yet
+            del case.world.objects["AccessRequest", "shop", "r"]
+            case.world.now += timedelta(seconds=1)
+            case.ask()
         case.process = Process(case.world)
         await case.process.relist.read_all()
         for _ in range(3):
             await case.process.work()
-        assert not case.access
+        assert not case.has("s")
 
 
 async def test_a_guardrail_that_reads_words_keeps_what_rests_on_one_and_ends_it_when_that_goes() -> None:
@@ -597,6 +639,16 @@ async def test_nothing_else_keeps_it_longer_than_others(what: str) -> None:
         case.take_back("task")
     if what == "a change":
         case.world.change("AgentPolicy", "", "fix", {"metadata": {"generation": 2}, "spec": {"contact": "#x"}})
+    assert await at(case, ended + TIMES.history_ttl - timedelta(seconds=1))
+    assert not await at(case, ended + TIMES.history_ttl)
+
+
+async def test_a_request_that_a_person_denied_is_kept_no_longer_for_a_word_on_it() -> None:
+    case = Tasks()
+    case.say_task(until=3 * HOUR)
+    case.say("bob", "no", verdict="Deny")
+    await case.turn()
+    ended = case.world.now
     assert await at(case, ended + TIMES.history_ttl - timedelta(seconds=1))
     assert not await at(case, ended + TIMES.history_ttl)
 

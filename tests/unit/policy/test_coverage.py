@@ -18,7 +18,7 @@ from valetkey.kinds.accessrequest import AccessRequest, RequestSpec
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import Metadata
 from valetkey.policy.compile import Policies, compile_policy
-from valetkey.policy.coverage import LONGEST, MOST, same_task, task_word
+from valetkey.policy.coverage import LONGEST, MOST, end, same_task, task_word
 from valetkey.policy.decide import Approved, Decision, Denied, Waiting, decide
 from valetkey.policy.explain import explain
 from valetkey.policy.facts import Facts, TaskWord
@@ -150,7 +150,9 @@ def test_a_word_covers_no_other_task_and_no_more_and_its_approver_is_told_why(on
 
 
 def test_of_more_rules_than_are_compared_only_the_same_request_is_covered() -> None:
-    spec = {"access": [{"name": "all", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [ANY]}]}}]}
+    spec: dict[str, Any] = {
+        "access": [{"name": "all", "kubernetes": {"scopes": [{"namespaces": ["shop"], "rules": [ANY]}]}}]
+    }
     people = policy(approval=TASK, **spec)
     scopes = [{"namespace": "shop", "rules": [{**DEPLOYMENTS, "resourceNames": [f"d{at}"]} for at in range(16)]}] * 2
     large = request(access={"kubernetes": {"scopes": scopes}})
@@ -173,6 +175,7 @@ ANY: dict[str, Any] = {**{key: value for key, value in DEPLOYMENTS.items() if ke
         ([1], [True], False),
         (["a", "b"], ["b", "a"], False),
         (["a"], "a", False),
+        (["a"], ["a", "b"], False),
         ({"a": [{"b": 1}]}, {"a": [{"b": 1}]}, True),
         ({"a": [{"b": 1}]}, {"a": [{"b": True}]}, False),
         ({"a": 1}, {"a": 1, "b": None}, False),
@@ -248,7 +251,17 @@ def test_a_word_ends_a_day_after_it_was_said_whatever_it_says() -> None:
     ids=str,
 )
 def test_what_the_crd_would_refuse_is_a_word_on_its_own_request_alone(spec: dict[str, Any]) -> None:
-    assert task_word(said(), _approval(**spec).spec, _looked_at(), None) is None
+    approval = _approval(**spec).spec
+    assert end(approval, NOW) is None
+    assert task_word(said(), approval, _looked_at(), None) is None
+
+
+def test_a_request_that_nobody_can_read_is_not_put_on_record_as_what_was_approved() -> None:
+    deep: Any = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    unread = _looked_at().model_copy(update={"spec": _of(deployment=deep)})
+    assert task_word(said(), _approval().spec, unread, None) is None
 
 
 def test_a_request_that_a_person_denied_covers_nothing_though_the_denial_was_taken_back() -> None:
@@ -290,6 +303,10 @@ def test_it_adds_up_with_words_on_the_request_itself_and_each_person_counts_once
     decision = asked(two, words=(word(), again), own=(said("bob", minute=5),))
     assert rests_on(decision) == [("bob", None), ("ann", "r1")]
     assert isinstance(asked(two, words=(word(), again), own=(said("ann", minute=5),)), Waiting)
+    beside = asked(two, words=(word(until=12 * MINUTE), word("bob")), own=(said("ann", minute=5),))
+    assert rests_on(beside) == [("ann", None), ("bob", "r1")]
+    assert isinstance(beside, Approved)
+    assert beside.not_after(LATER) == LATER + 5 * MINUTE
 
 
 def test_of_a_persons_words_that_which_covers_longest_counts_and_one_that_is_void_hides_none() -> None:
