@@ -15,7 +15,7 @@ from tests.properties.life import GUARD, LONG, PODS, SHORT, Process, approval, p
 from tests.properties.world import Crash, World, ends_at
 from valetkey.controller import objects
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE
+from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, format_seconds
 from valetkey.kube.api import Json
 from valetkey.reasons import Reason, place_of
 
@@ -37,9 +37,10 @@ class Machine(RuleBasedStateMachine):
         backstop=st.sampled_from(BACKSTOPS),
         awake=st.sampled_from((0, AWAKE)),
         asks=APPROVALS,
+        covers=st.booleans(),
         per_hour=st.none() | st.integers(1, 3),
     )
-    def begin(self, backstop: str, awake: int, asks: int | None, per_hour: int | None) -> None:
+    def begin(self, backstop: str, awake: int, asks: int | None, covers: bool, per_hour: int | None) -> None:
         objects.AWAKE = awake  # type: ignore[misc]
         self.world = World()
         self.causes: dict[str, set[str]] = {}
@@ -48,8 +49,15 @@ class Machine(RuleBasedStateMachine):
         self.world.add("Namespace", {"metadata": {"name": "shop", "namespace": ""}})
         self.per_hour = per_hour
         self.limits = HANDS_ON | ({} if per_hour is None else {"limits": {"perHour": per_hour}})
-        self.world.add("AgentPolicy", policy(15, backstop, **people(asks), **self.limits))
+        self.covers = covers
+        self.world.add("AgentPolicy", policy(15, backstop, **people(asks, covers), **self.limits))
         self.world.approvers = {"fix": set(PEOPLE)}
+        self.wavered: set[str] = set()
+        """People who may not have had the right all the time."""
+        self.pods: dict[str, str] = {}
+        """The uid of its pod, by that of each request."""
+        self.unsettled: set[str] = set()
+        """Pods where something that may have covered others was taken back, denied or deleted."""
         self.asked_for = {1: asks or 0}
         """How many people each generation of the policy asks."""
         self.seen: set[str] = set()
@@ -70,14 +78,18 @@ class Machine(RuleBasedStateMachine):
         after=st.booleans(),
         faults=st.lists(st.sampled_from([0, 0, 0, 0, 409, 429, 500]), max_size=12),
         fresh=st.booleans(),
+        woken=st.booleans(),
     )
-    def operate(self, fuse: int | None, after: bool, faults: list[int], fresh: bool) -> None:
+    def operate(self, fuse: int | None, after: bool, faults: list[int], fresh: bool, woken: bool = False) -> None:
+        """Looks at every key, or where nothing fails at those alone that news has woken."""
         world = self.world
         if fresh:
             self.run(self.process.watch)
+        if woken:
+            fuse, faults = None, []
         world.fuse, world.fuse_after, world.faults = fuse, after, list(faults)  # which the world uses up
         try:
-            self.run(self.process.work)
+            self.run(self.process.work_woken if woken else self.process.work)
         except Crash:
             self.crashes += 1
         crashed = world.dead
@@ -87,16 +99,29 @@ class Machine(RuleBasedStateMachine):
             self.run(self.process.relist.read_all)
         elif fresh and not any(faults):
             for grant in self.live_grants():
-                said = {body["metadata"]["uid"] for body in world.of("AccessApproval")}
-                assert {word["uid"] for word in grant["spec"]["order"].get("approvals", ())} <= said, (
-                    "it outlives a word"
-                )
+                self.check_words(grant)
             # Who works for what has just ended has been woken, and may have had its turn before.
-            self.run(self.process.work)
+            self.run(self.process.work_woken if woken else self.process.work)
             named = {grant["spec"]["order"]["requestUID"] for grant in self.live_grants() if "end" not in status(grant)}
             for grant in self.live_grants():
                 parent = grant["spec"]["order"].get("parent")
                 assert parent is None or parent["uid"] in named, "it outlives its parent"
+        if crashed or any(faults):
+            self.process.wake_all()  # what has failed is tried again
+
+    def check_words(self, grant: Json) -> None:
+        """Whatever a live grant rests on is there, and nobody who may has denied what it was said on."""
+        said = {body["metadata"]["uid"]: body["spec"] for body in self.world.of("AccessApproval")}
+        for word in grant["spec"]["order"].get("approvals", ()):
+            assert word["uid"] in said, "it outlives a word"
+            about = said[word["uid"]]["request"]
+            assert self.world.objects["AccessRequest", "shop", about["name"]]["metadata"]["uid"] == about["uid"]
+            against = {
+                one["approver"]["username"]
+                for one in said.values()
+                if one["verdict"] == "Deny" and one["request"] == about
+            }
+            assert not against & (self.world.approvers["fix"] - self.wavered), "it outlives a denial"
 
     @rule(at=st.integers(1, 14), orphan=st.booleans(), named=st.booleans())
     def the_operator_sweeps(self, at: int, orphan: bool, named: bool) -> None:
@@ -138,7 +163,8 @@ class Machine(RuleBasedStateMachine):
             self.count += 1
             body = request(f"r{self.count}", found, ttl, f"valetkey-{owner}-{secret}", self.world.now)
             body["spec"] |= HANDS_ON
-            self.world.add("AccessRequest", body)
+            made = self.world.add("AccessRequest", body)
+            self.pods[made["metadata"]["uid"]] = found["metadata"]["uid"]
 
     @precondition(lambda self: self.world.of("AccessRequest"))
     @rule(data=st.data(), owner=st.sampled_from(PODS), secret=st.sampled_from(["a", "b"]), depth=st.integers(1, 3))
@@ -156,6 +182,7 @@ class Machine(RuleBasedStateMachine):
             body["spec"] |= {"parent": {field: parent[field] for field in ("namespace", "name", "uid")}}
             body["spec"] |= {"delegation": HANDS_ON["delegation"] | {"maxDepth": depth}}
             made = self.world.add("AccessRequest", body)
+            self.pods[made["metadata"]["uid"]] = found["metadata"]["uid"]
             self.cause_of_request(made["metadata"]["uid"], Reason.PARENT_ENDED)
 
     @precondition(lambda self: self.world.of("AccessRequest"))
@@ -163,15 +190,12 @@ class Machine(RuleBasedStateMachine):
     def an_agent_reports(self, data: st.DataObject) -> None:
         body = data.draw(st.sampled_from(self.world.of("AccessRequest")))
         if "outcome" not in body["spec"]:
-            self.world.change("AccessRequest", "shop", body["metadata"]["name"], {"spec": {"outcome": "Succeeded"}})
-            self.cause_of_request(body["metadata"]["uid"], Reason.TASK_RELEASED)
+            self.report(body)
 
     @precondition(lambda self: self.world.of("AccessRequest"))
     @rule(data=st.data())
     def a_request_is_deleted(self, data: st.DataObject) -> None:
-        body = data.draw(st.sampled_from(self.world.of("AccessRequest")))
-        self.cause_of_request(body["metadata"]["uid"], Reason.REQUEST_DELETED)
-        self.world.remove("AccessRequest", "shop", body["metadata"]["name"])
+        self.delete(data.draw(st.sampled_from(self.world.of("AccessRequest"))))
 
     @precondition(lambda self: self.live_grants())
     @rule(data=st.data(), by_force=st.booleans())
@@ -207,11 +231,25 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), who=st.sampled_from(PEOPLE), verdict=st.sampled_from(["Approve", "Approve", "Deny"]))
     def a_person_speaks(self, data: st.DataObject, who: str, verdict: str) -> None:
         body = data.draw(st.sampled_from(self.world.of("AccessRequest")))
-        if who in self.world.approvers["fix"]:  # the guard lets nobody else
+        if who not in self.world.approvers["fix"]:  # the guard lets nobody else
+            return
+        if verdict == "Deny":
+            self.deny(body, who)
+        else:
             self.count += 1
-            self.world.add("AccessApproval", approval(f"a{self.count}", body, who, verdict))
-            if verdict == "Deny":
-                self.cause_of_request(body["metadata"]["uid"], Reason.POLICY_CHANGED)
+            self.world.add("AccessApproval", approval(f"a{self.count}", body, who))
+
+    @precondition(lambda self: self.covers and self.world.of("AccessRequest"))
+    @rule(
+        data=st.data(),
+        who=st.sampled_from(PEOPLE),
+        minutes=st.sampled_from([-1, 2, 20, 2000]),
+        seen=st.sampled_from([0, 0, 0, -1]),
+    )
+    def a_person_speaks_on_a_task(self, data: st.DataObject, who: str, minutes: int, seen: int) -> None:
+        body = data.draw(st.sampled_from(self.world.of("AccessRequest")))
+        if who in self.world.approvers["fix"]:
+            self.says_of_task(body, who, minutes, seen)
 
     @rule(
         who=st.sampled_from(PEOPLE),
@@ -229,33 +267,81 @@ class Machine(RuleBasedStateMachine):
         if then == "takes it back":
             for body in list(self.world.of("AccessApproval")):
                 if body["spec"]["approver"]["username"] == who:
-                    self.world.remove("AccessApproval", "shop", body["metadata"]["name"])
-                    self.cause_of_request(body["spec"]["request"]["uid"], Reason.POLICY_CHANGED)
+                    self.take_back(body)
         elif then == "loses the right":
             self.world.approvers["fix"].discard(who)
+            self.wavered.add(who)
+
+    @precondition(lambda self: "covers" in self.world.objects["AgentPolicy", "", "fix"]["spec"].get("approval", {}))
+    @rule(
+        owner=st.sampled_from(PODS),
+        minutes=st.sampled_from([2, 20]),
+        granted=st.booleans(),
+        then=st.sampled_from(["nothing", "taken back", "denied", "deleted", "finished", "lost", "changed"]),
+    )
+    def a_task_goes_on_over_two_requests(self, owner: str, minutes: int, granted: bool, then: str) -> None:
+        """Everybody approves the first for its task; the second is granted, or about to be, when something happens."""
+        if ("Pod", "shop", owner) not in self.world.objects:
+            return
+        self.an_agent_asks(owner, LONG, "a")
+        first = self.world.objects["AccessRequest", "shop", f"r{self.count}"]
+        who = sorted(self.world.approvers["fix"])
+        for one in who:
+            self.says_of_task(first, one, minutes)
+        self.operate(fuse=None, after=False, faults=[], fresh=True)
+        self.who_is_asked_had_said_yes_when_a_grant_was_opened()
+        self.an_agent_asks(owner, LONG, "b")
+        self.run(self.process.watch)
+        if granted:
+            self.run(self.process.work)
+            self.who_is_asked_had_said_yes_when_a_grant_was_opened()
+            self.run(self.process.watch)
+            self.process.woken.clear()  # nothing is left to do: whoever is woken from here on is woken for what follows
+        if ("AccessRequest", "shop", first["metadata"]["name"]) not in self.world.objects:
+            return
+        if then == "taken back" and who:
+            mine = (one for one in self.world.of("AccessApproval") if one["spec"]["approver"]["username"] == who[0])
+            (word,) = (one for one in mine if one["spec"]["request"]["uid"] == first["metadata"]["uid"])
+            self.take_back(word)
+        elif then == "denied" and who:
+            self.deny(first, who[0])
+        elif then == "deleted":
+            self.delete(first)
+        elif then == "finished":
+            self.report(first)
+        elif then == "lost" and who:
+            self.a_person_loses_the_right_or_gets_it_back(who[0])
+        elif then == "changed":
+            self.the_policy_changes(15, "None", 1)
+        if granted:
+            self.operate(fuse=None, after=False, faults=[], fresh=True, woken=True)
 
     @precondition(lambda self: self.world.of("AccessApproval"))
     @rule(data=st.data())
     def a_person_takes_it_back(self, data: st.DataObject) -> None:
-        body = data.draw(st.sampled_from(self.world.of("AccessApproval")))
-        self.world.remove("AccessApproval", "shop", body["metadata"]["name"])
-        self.cause_of_request(body["spec"]["request"]["uid"], Reason.POLICY_CHANGED)
+        self.take_back(data.draw(st.sampled_from(self.world.of("AccessApproval"))))
 
     @rule(who=st.sampled_from(PEOPLE))
     def a_person_loses_the_right_or_gets_it_back(self, who: str) -> None:
+        """What they said when they had it counts again when they get it back."""
         self.world.approvers["fix"] ^= {who}
+        self.wavered.add(who)
 
     @rule(minutes=st.sampled_from([1, 15]), backstop=st.sampled_from(BACKSTOPS), asks=APPROVALS)
     def the_policy_changes(self, minutes: int, backstop: str, asks: int | None) -> None:
         known = self.world.objects["AgentPolicy", "", "fix"]
         generation = known["metadata"]["generation"] + 1
-        spec = policy(minutes, backstop, **people(asks), **self.limits)["spec"] | ({} if asks else {"approval": None})
+        spec = policy(minutes, backstop, **people(asks, self.covers), **self.limits)["spec"] | (
+            {} if asks else {"approval": None}
+        )
         self.asked_for[generation] = asks or 0
         self.world.change("AgentPolicy", "", "fix", {"metadata": {"generation": generation}, "spec": spec})
         if minutes == 1:
             for grant in self.live_grants():
                 self.cause(grant, Reason.POLICY_CHANGED)
-            for body in self.world.of("AccessRequest"):
+        for body in self.world.of("AccessRequest"):
+            # What is being granted as the policy changes ends, for nobody has been asked by the policy as it is now.
+            if minutes == 1 or "grant" not in body.get("status", {}):
                 self.cause_of_request(body["metadata"]["uid"], Reason.POLICY_CHANGED)
 
     @rule(name=st.sampled_from(PODS))
@@ -330,7 +416,9 @@ class Machine(RuleBasedStateMachine):
             order = grant["spec"]["order"]
             words = order.get("approvals", [])
             needed = self.asked_for[order["policy"]["generation"]]
-            assert len(words) == len({word["username"] for word in words}) == needed
+            beside = [word for word in words if "request" in word]
+            assert len(words) == len({word["username"] for word in words})
+            assert len(words) >= needed if beside else len(words) == needed
             for word in words:
                 if ("AccessApproval", "shop", word["name"]) not in self.world.objects:
                     # The operator had not heard that it was gone: it finds that before anything is made.
@@ -338,8 +426,26 @@ class Machine(RuleBasedStateMachine):
                     continue
                 said = self.world.objects["AccessApproval", "shop", word["name"]]
                 assert said["metadata"]["uid"] == word["uid"]
-                assert (said["spec"]["verdict"], said["spec"]["request"]["uid"]) == ("Approve", order["requestUID"])
+                assert said["spec"]["verdict"] == "Approve"
                 assert word["username"] in self.world.approvers["fix"]
+                if word in beside:
+                    self.check_covered(grant, said)
+                else:
+                    assert said["spec"]["request"]["uid"] == order["requestUID"]
+
+    def check_covered(self, grant: Json, said: Json) -> None:
+        """A word on another request is for its task, for this pod, of this policy, and lasts as long as the grant."""
+        order, spec = grant["spec"]["order"], said["spec"]
+        asked = self.world.objects["AccessRequest", "shop", spec["request"]["name"]]
+        assert asked["metadata"]["uid"] == spec["request"]["uid"] != order["requestUID"]
+        assert asked["spec"]["subject"]["podUID"] == order["subject"]["podUID"]
+        assert [asked["spec"].get(field) for field in ("parent", "delegation")] == [
+            order.get(field) for field in ("parent", "delegation")
+        ]
+        assert spec["covers"] == "Task"
+        assert spec["policyGeneration"] == order["policy"]["generation"]
+        day = datetime.fromisoformat(said["metadata"]["creationTimestamp"]) + timedelta(hours=24)
+        assert not_after(grant) <= min(datetime.fromisoformat(spec["until"]), day)
 
     @invariant()
     def no_more_is_granted_in_any_hour_than_the_policy_says(self) -> None:
@@ -386,7 +492,9 @@ class Machine(RuleBasedStateMachine):
             if record["reason"] == "CredentialRevoked":
                 uid = record["grant"]
                 assert record["message"].startswith(ends[uid]), (record, ends)
-                if ends[uid] not in (Reason.DELIVERY_FAILED, Reason.ISSUE_FAILED):
+                unsettled = self.covers and self.pods[record["request_uid"]] in self.unsettled
+                known = {Reason.DELIVERY_FAILED, Reason.ISSUE_FAILED, *([Reason.POLICY_CHANGED] if unsettled else [])}
+                if ends[uid] not in known:
                     assert ends[uid] in self.causes.get(record["request_uid"], ()), (record, self.causes)
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -401,6 +509,37 @@ class Machine(RuleBasedStateMachine):
     def live_grants(self) -> list[Json]:
         return [body for body in self.world.of("TaskGrant") if "deletionTimestamp" not in body["metadata"]]
 
+    def report(self, request: Json) -> None:
+        self.world.change("AccessRequest", "shop", request["metadata"]["name"], {"spec": {"outcome": "Succeeded"}})
+        self.cause_of_request(request["metadata"]["uid"], Reason.TASK_RELEASED)
+
+    def delete(self, request: Json) -> None:
+        self.world.remove("AccessRequest", "shop", request["metadata"]["name"])
+        self.cause_of_request(request["metadata"]["uid"], Reason.REQUEST_DELETED)
+        self.unsettle(request["metadata"]["uid"])
+
+    def says_of_task(self, request: Json, who: str, minutes: int, seen: int = 0) -> None:
+        """That somebody approves the whole task; `seen` is how far the policy was from what it is."""
+        self.count += 1
+        generation = self.world.objects["AgentPolicy", "", "fix"]["metadata"]["generation"] + seen
+        until = format_seconds(self.world.now + timedelta(minutes=minutes))
+        task: Json = {"covers": "Task", "until": until, "policyGeneration": max(1, generation)}
+        self.world.add("AccessApproval", approval(f"a{self.count}", request, who, **task))
+
+    def deny(self, request: Json, who: str) -> None:
+        self.count += 1
+        self.world.add("AccessApproval", approval(f"a{self.count}", request, who, "Deny"))
+        self.cause_of_request(request["metadata"]["uid"], Reason.POLICY_CHANGED)
+        self.unsettle(request["metadata"]["uid"])
+
+    def take_back(self, word: Json) -> None:
+        self.world.remove("AccessApproval", "shop", word["metadata"]["name"])
+        self.cause_of_request(word["spec"]["request"]["uid"], Reason.POLICY_CHANGED)
+        self.unsettle(word["spec"]["request"]["uid"])
+
+    def unsettle(self, request: str) -> None:
+        self.unsettled.add(self.pods[request])
+
     def cause(self, grant: Json, reason: Reason) -> None:
         self.cause_of_request(grant["spec"]["order"]["requestUID"], reason)
 
@@ -414,9 +553,9 @@ def status(grant: Json) -> Json:
     return found
 
 
-def people(asks: int | None) -> Json:
-    """The part of a policy that asks for so many people."""
-    return {"approval": {"approvals": asks}} if asks else {}
+def people(asks: int | None, covers: bool) -> Json:
+    """The part of a policy that asks for so many people, and says what a word of theirs may cover."""
+    return {"approval": {"approvals": asks} | ({"covers": "Task"} if covers else {})} if asks else {}
 
 
 def not_after(grant: Json) -> datetime:
