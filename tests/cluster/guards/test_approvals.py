@@ -84,6 +84,33 @@ async def test_who_may_approve_for_a_policy_speaks_on_its_requests(api: Api, peo
     accepted(await send(api, people["kim"], spec={"policy": "deploy", "verdict": "Deny", "reason": "not today"}))
 
 
+TASK: Json = {"covers": "Task", "until": "2030-01-01T00:00:00Z", "policyGeneration": 1}
+
+
+async def test_a_word_may_cover_a_task_until_some_time(api: Api, people: dict[str, Caller]) -> None:
+    accepted(await send(api, people["ann"], spec=TASK))
+    accepted(await send(api, people["ann"], spec={"covers": "Request"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (TASK | {"until": None}, "until belongs to covers: Task, which needs it"),
+        (TASK | {"policyGeneration": None}, "policyGeneration belongs to covers: Task, which needs it"),
+        (TASK | {"policyGeneration": 0}, "spec.policyGeneration: Invalid value"),
+        (TASK | {"covers": None}, "until belongs to covers: Task"),
+        (TASK | {"covers": "Request"}, "policyGeneration belongs to covers: Task"),
+        (TASK | {"verdict": "Deny", "reason": "no"}, "covers: Task belongs to an Approve"),
+        (TASK | {"covers": "Pod"}, 'spec.covers: Unsupported value: "Pod"'),
+        (TASK | {"until": "soon"}, "spec.until: Invalid value"),
+    ],
+)
+async def test_what_it_covers_makes_sense(api: Api, people: dict[str, Caller], change: Json, says: str) -> None:
+    status, answer = await send(api, people["ann"], spec=change)
+    assert status == 422, answer
+    assert says in answer["message"]
+
+
 async def test_who_may_not_approve_for_a_policy_does_not_speak_on_its_requests(
     api: Api, people: dict[str, Caller]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from cel_expr_python import cel  # type: ignore[import-untyped]
 from pydantic import TypeAdapter
 
 from tests.unit.policy.given import DEPLOYMENTS, NOW, PODS, decided, deny, facts, in_shop, policy, request
@@ -17,6 +18,7 @@ from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest, RequestSpec
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import Metadata
+from valetkey.kinds.schema import structural
 from valetkey.policy.compile import Policies, compile_policy
 from valetkey.policy.coverage import LONGEST, MOST, end, same_task, task_word
 from valetkey.policy.decide import Approved, Decision, Denied, Waiting, decide
@@ -254,6 +256,29 @@ def test_what_the_crd_would_refuse_is_a_word_on_its_own_request_alone(spec: dict
     approval = _approval(**spec).spec
     assert end(approval, NOW) is None
     assert task_word(said(), approval, _looked_at(), None) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, []),
+        ({"covers": "Request", "until": None, "policyGeneration": None}, []),
+        ({"covers": None, "until": None, "policyGeneration": None}, []),
+        ({"until": None}, ["until"]),
+        ({"policyGeneration": None}, ["policyGeneration"]),
+        ({"covers": "Request"}, ["until", "policyGeneration"]),
+        ({"covers": None, "until": None}, ["policyGeneration"]),
+        ({"verdict": "Deny", "reason": "no"}, ["covers:"]),
+    ],
+    ids=str,
+)
+def test_the_rules_of_the_crd_say_what_is_missing_or_too_much(change: dict[str, Any], says: list[str]) -> None:
+    whole = {"verdict": "Approve", "covers": "Task", "until": "2026-01-01T00:00:00Z", "policyGeneration": 1} | change
+    spec = {key: value for key, value in whole.items() if value is not None}
+    rules = structural(AccessApproval)["properties"]["spec"]["x-kubernetes-validations"]
+    api_server = cel.NewEnv(variables={"self": cel.Type.DYN})
+    broken = [one for one in rules if not api_server.compile(one["rule"]).eval(data={"self": spec}).value()]
+    assert [one["message"].split()[0] for one in broken] == says
 
 
 def test_a_request_that_nobody_can_read_is_not_put_on_record_as_what_was_approved() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.policy.given import DEPLOYMENTS, NOW, decided, deny, facts, in_shop, policy, request, unusable
+from tests.unit.policy.test_coverage import word
 from valetkey.kinds.agentpolicy import PolicySpec
 from valetkey.kinds.delegation import Account, Delegation, DelegationLimits
 from valetkey.kinds.demands import Approval
@@ -51,6 +52,14 @@ def test_without_an_approval_nobody_is_asked_and_without_when_always() -> None:
     assert granted().approvals == ()
     assert isinstance(decided(request(), policy(approval={})), Waiting)
     assert (Approval().needed, Approval().wait) == (1, timedelta(minutes=30))
+
+
+def test_without_covers_a_word_is_of_its_own_request_alone() -> None:
+    assert Approval().covers_task is False
+    known = facts(now=NOW + timedelta(minutes=10), covering=(word(),))
+    for approval in ({}, {"covers": "Request"}):
+        assert isinstance(decided(request(), policy(approval=approval), known=known), Waiting)
+    assert isinstance(decided(request(), policy(approval={"covers": "Task"}), known=known), Approved)
 
 
 def test_without_a_ttl_a_grant_lives_five_minutes_and_no_longer_may_be_asked_for() -> None:
