@@ -11,8 +11,8 @@ import yaml
 
 from tests.cluster.local.places import ROOT
 from valetkey.cli.cases import load_policies
-from valetkey.policy.cases import CaseFile, run
-from valetkey.policy.notation import line
+from valetkey.policy.cases import Case, CaseFile, run
+from valetkey.policy.notation import accounts, line
 
 EXAMPLES: Final = ROOT / "crds" / "examples"
 TABLE: Final = EXAMPLES / "README.md"
@@ -44,7 +44,18 @@ def _rows(folder: Path) -> Iterator[str]:
         labels = "".join(f" {key}={value}" for key, value in case.agent.labels.items())
         agent = f"{case.agent.namespace}/{case.agent.service_account}{labels}"
         decided = result.got.partition(":")[0]
-        yield f"| {folder.name} | {agent} | `{line(case.request.access)}` | {case.name} | {decided} |\n"
+        yield f"| {folder.name} | {agent} | `{_asks(case)}` | {case.name} | {decided} |\n"
+
+
+def _asks(case: Case) -> str:
+    delegation = case.request.delegation
+    handed_on = (
+        ""
+        if delegation is None
+        else f" → {accounts(delegation)}: "
+        + (" | ".join(map(line, delegation.access)) if delegation.access else "the same")
+    )
+    return line(case.request.access) + handed_on
 
 
 if __name__ == "__main__":

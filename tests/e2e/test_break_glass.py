@@ -51,7 +51,16 @@ async def test_an_emergency_is_let_in_told_and_reviewed_or_is_the_last(
 
     ann = command(cluster, tmp_path, str(people.ann.user))
     done: Any = await asyncio.to_thread(
-        ann, "review", f"agents/{name}", "--uid", use["request"], "--policy", agent.policy, "--reason", "all in order"
+        ann,
+        "review",
+        f"agents/{name}",
+        "--uid",
+        use["request"],
+        "--policy",
+        agent.policy,
+        "--reason",
+        "all in order",
+        "--yes",
     )
     assert done.returncode == 0, done.stderr
 

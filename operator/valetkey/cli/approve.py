@@ -15,7 +15,7 @@ from valetkey.cli.tables import printable
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.base import API_VERSION, format_seconds, parse_duration
 from valetkey.policy.coverage import LONGEST
-from valetkey.policy.notation import accounts, line
+from valetkey.policy.notation import accounts, parts
 
 _KIND: Final = "accessrequests.valetkey.dev"
 _CREDENTIAL: Final = "authentication.kubernetes.io/credential-id"
@@ -96,17 +96,20 @@ def _say(
 
 
 def _asked(body: Json) -> Iterator[str]:
-    """All that an approval opens: what is asked for, and each access that is handed on."""
-    status, agent = body.get("status", {}), body.get("status", {}).get("agent", "")
+    """All that an approval opens, in full: what is asked for, and each access that is handed on."""
     try:
         spec = RequestSpec.model_validate(body["spec"])
     except ValidationError:
-        yield f"{agent} asks for {status.get('access', '')}"
-        return
-    yield f"{agent} asks for {line(spec.access)}"
+        raise stop(
+            "the request is of a later version than this command, which cannot show all of it: upgrade"
+        ) from None
+    agent = body.get("status", {}).get("agent", "")
+    yield from (f"{agent} asks for {part}" for part in parts(spec.access))
     if spec.delegation is not None:
-        handed_on = [line(access) for access in spec.handed_on] or ["the same"]
-        yield from (f"and hands on to {accounts(spec.delegation)}: {one}" for one in handed_on)
+        to = accounts(spec.delegation)
+        yield from (f"and hands on to {to}: {part}" for access in spec.handed_on for part in parts(access))
+        if spec.delegation.access is None:
+            yield f"and hands on to {to}: the same"
     if spec.parent is not None:
         yield f"in the work of {spec.parent}"
 

@@ -71,7 +71,15 @@ def explain(
             one.policy + (" (Audit)" if one.rehearsed else ""),
             one.effect,
             one.says,
-            "; ".join([one.why, *(f"rule {rule.name}: {rule.says}, read {_short(rule.read)}" for rule in one.rules)]),
+            "; ".join(
+                [
+                    one.why,
+                    *(
+                        f"rule {rule.name}{_about(rule.of)}: {rule.says}, read {_short(rule.read)}"
+                        for rule in one.rules
+                    ),
+                ]
+            ),
         )
         for one in said
     ]
@@ -168,6 +176,10 @@ def _uncounted(approved: Approved) -> dict[str, str]:
     if approved.review_within is not None:
         uncounted["breakGlass"] = "whether what it granted before was reviewed"
     return uncounted
+
+
+def _about(of: str) -> str:
+    return "" if of == "spec.access" else f" of {of}"
 
 
 def _short(read_: object) -> str:

@@ -23,17 +23,22 @@ def review(
     policy: Annotated[str | None, typer.Option(help="The policy that granted it, where the request is gone.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Say that you have looked at what a break-glass policy granted; until somebody does, it grants no more.
+    """Say that you have looked at what a break-glass policy granted.
 
-    It takes the verb approve on the policy. Event, webhook, log and denials have the whole command; so has the ledger
-    its parts: kubectl get ledgers -n valetkey-system -o yaml.
+    Where nobody does in time, it grants that account nothing more. It takes the verb approve on the policy. Event,
+    webhook, log and denials have the command; the ledger has its parts: kubectl get ledgers -n valetkey-system -o yaml.
     """
     where, name = place_of(request, namespace)
-    if uid is None or policy is None:
-        uid, policy = _of_emergency(where, name, uid, policy)
-        # What has the name now may be another request than the one that somebody was told of.
-        if not yes and not typer.confirm("Have you looked at it?"):
-            raise stop("nothing was said")
+    body = read(_KIND, where, name)
+    if body is None or uid not in (None, body["metadata"]["uid"]):
+        if uid is None or policy is None:
+            raise stop(f"{where}/{name} is gone: name its --uid and --policy, as the Event, the log and the ledger do")
+        typer.echo(f"{where}/{name} of uid {uid} is gone: the log has what it was granted (valetkey log --request)")
+    else:
+        shown = _shown(body, f"{where}/{name}")
+        uid, policy = body["metadata"]["uid"], policy or shown
+    if not yes and not typer.confirm("Have you looked at it?"):
+        raise stop("nothing was said")
     spec: Json = {
         "request": {"name": name, "uid": uid},
         "policy": policy,
@@ -51,14 +56,11 @@ def review(
     typer.echo(f"Reviewed: {where}/{name} ({said}); the log has it once the operator has taken it up")
 
 
-def _of_emergency(where: str, name: str, uid: str | None, policy: str | None) -> tuple[str, str]:
-    """Shows what a request was granted in an emergency, and gives its uid and the policy."""
-    body = read(_KIND, where, name)
-    if body is None or uid not in (None, body["metadata"]["uid"]):
-        raise stop(f"{where}/{name} is gone: name its --uid and --policy, as the Event, the log and the ledger do")
+def _shown(body: Json, where: str) -> str:
+    """Shows what a request was granted in an emergency; gives the policy."""
     conditions = {entry["type"]: entry for entry in body.get("status", {}).get("conditions", ())}
     if conditions.get("Approved", {}).get("reason") != Reason.BREAK_GLASS_USED:
-        raise stop(f"{where}/{name} was granted by no policy for emergencies: nothing is to be reviewed")
+        raise stop(f"{where} was granted by no policy for emergencies: nothing is to be reviewed")
     typer.echo(printable(f"{body['status'].get('agent', '')}: {conditions['Approved']['message']}"))
     typer.echo(printable(f"for {body['spec']['task']['purpose']}: {body['spec']['task']['objective']}"))
-    return body["metadata"]["uid"], policy or body["status"]["decision"]["policy"]
+    return str(body["status"]["decision"]["policy"])

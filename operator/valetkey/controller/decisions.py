@@ -140,8 +140,9 @@ def _whose(approved: Approved) -> str:
 def _told(request: AccessRequest, decision: Decision) -> _Told | None:
     """Reason, policy and message of the record of a decision; None where there is nothing new to write down."""
     match decision:
-        case Approved(policy=policy, entry=entry):
-            return decision.reason, policy.name, f"entry {entry}{_whose(decision)}"
+        case Approved(policy=policy, entry=entry, review_by=review_by):
+            by = "" if review_by is None else f"; {status.to_be_reviewed(request, policy.name, review_by)}"
+            return decision.reason, policy.name, f"entry {entry}{_whose(decision)}{by}"
         case Denied(denial=denial, policy=denied_by):
             return Reason(denial.reason), denied_by, denial.message
         case Waiting(policy=asks):

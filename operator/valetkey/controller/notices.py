@@ -27,8 +27,8 @@ from valetkey.policy.decide import Waiting
 from valetkey.policy.emergencies import review_command
 from valetkey.policy.notation import line_of_request
 
-TYPE: Final = "dev.valetkey.approval.requested"
-USED: Final = "dev.valetkey.breakglass.used"
+APPROVAL_REQUESTED: Final = "dev.valetkey.approval.requested"
+BREAK_GLASS_USED: Final = "dev.valetkey.breakglass.used"
 TRIES: Final = 5
 _BACKLOG: Final = 256
 """How many notices wait that ask people."""
@@ -58,7 +58,7 @@ class Notices:
         metadata = request.metadata
         self._put(
             self._event(
-                TYPE,
+                APPROVAL_REQUESTED,
                 request,
                 {
                     "policy": waiting.policy,
@@ -74,12 +74,11 @@ class Notices:
     def post_used(self, request: AccessRequest, grant: TaskGrant) -> None:
         """Takes the notice that something was granted in an emergency; returns at once."""
         order, metadata = grant.spec.order, request.metadata
-        if order.review_by is None:
-            return
+        assert order.review_by is not None
         name = f"{metadata.namespace}/{metadata.name}"
         self._put(
             self._event(
-                USED,
+                BREAK_GLASS_USED,
                 request,
                 {
                     "policy": order.policy.name,

@@ -1,7 +1,7 @@
 """Reviews: what was granted in an emergency is looked at by somebody, in time, or log and metrics say that it was not.
 
-The leader takes a use of a break-glass policy off its ledger when a person who may approve for that policy says so, and
-remembers nothing else: what is to be reviewed is in the ledgers, and who has is in the AccessApprovals.
+The leader takes a use of a break-glass policy off its ledger when a person who may approve for that policy says so.
+What is to be reviewed is in the ledgers, and who has is in the AccessApprovals.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from valetkey.kinds.base import format_seconds
 from valetkey.kinds.ledger import Emergency
 from valetkey.kube.api import ApiError
 
+_WORDS: Final = (history.REVIEWED, history.UNREVIEWED, history.FORGOTTEN)
 EVERY: Final = timedelta(seconds=2)
 
 _logger = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class Reviews:
             await self._ledgers.read()
         except ApiError as error:
             return _logger.warning("ledgers: %s; they are read again", error)
-        for namespace, use in self._ledgers.emergencies():
+        uses = self._ledgers.emergencies()
+        self._told &= {(use.request, what) for _, use in uses for what in _WORDS}
+        for namespace, use in uses:
             try:
                 await self._look_at(namespace, use)
             except (ApiError, AccessError) as error:

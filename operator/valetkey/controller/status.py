@@ -83,13 +83,17 @@ def of_ready(
 
 def of_emergency(request: AccessRequest, order: Order) -> str:
     """What is said of a grant for an emergency: by when and how it is reviewed, and what it was for."""
-    metadata = request.metadata
     assert order.review_by is not None
-    command = review_command(f"{metadata.namespace}/{metadata.name}", order.request_uid, order.policy.name)
-    return (
-        f"policy {order.policy.name}, for an emergency; by {format_seconds(order.review_by)} somebody who may approve "
-        f"for it looks at it and runs `{command}`: {line_of_request(request.spec)}{_work(order)}"
-    )[:MOST]
+    review = to_be_reviewed(request, order.policy.name, order.review_by)
+    shown = f"policy {order.policy.name}, for an emergency; {review}: {line_of_request(request.spec)}{_work(order)}"
+    return shown[:MOST]
+
+
+def to_be_reviewed(request: AccessRequest, policy: str, by: datetime) -> str:
+    """By when and how what a policy granted in an emergency is reviewed."""
+    metadata = request.metadata
+    command = review_command(f"{metadata.namespace}/{metadata.name}", metadata.uid, policy)
+    return f"by {format_seconds(by)} somebody who may approve for it looks at it and runs `{command}` with a --reason"
 
 
 def _work(order: Order) -> str:

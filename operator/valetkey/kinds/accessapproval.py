@@ -50,7 +50,8 @@ class ApprovalSpec(Model):
 
     request: ApprovedRequest = Field(description="The AccessRequest, of this namespace.")
     policy: Name = Field(
-        description="The AgentPolicy that asks for the approval; it takes the verb approve on it to speak."
+        description="The AgentPolicy that asks for the approval, or granted what is reviewed; it takes the verb "
+        "approve on it to speak."
     )
     verdict: Literal["Approve", "Deny", "Reviewed"] = Field(
         description="Approve or Deny, and one Deny ends the request; or Reviewed, of what a break-glass policy "

@@ -117,8 +117,8 @@ class RequestSpec(Model):
     requester: Requester = Field(description="Who asked. Filled in at admission.")
     parent: Parent | None = Field(
         default=None,
-        description="The live request that this one works for; what is granted here is no more than that hands on, and "
-        "ends with it.",
+        description="The live request that this one works for. This one gets no more than its parent hands on, and its "
+        "grant ends with its parent's.",
     )
     delegation: Delegation | None = Field(
         default=None, description="What other agents may get who work for this request. Left out: nothing."

@@ -125,7 +125,8 @@ class AccessCeiling(Model):
     name: str = Field(min_length=1, max_length=63, description="A name for this entry.")
     handed_on: Literal["Only"] | None = Field(
         default=None,
-        description="Only: what lies within this entry may be handed on (spec.delegation), and not be asked for.",
+        description="Only: what lies within this entry may be handed on by a request's spec.delegation, and not asked "
+        "for. Left out: both.",
     )
     kubernetes: KubernetesCeiling | None = Field(default=None, description="Rights at this cluster's own API server.")
 
@@ -203,8 +204,8 @@ class PolicySpec(Model):
     limits: Limits = Field(default=Limits(), description="How much at once, and how often.")
     delegation: DelegationLimits | None = Field(
         default=None,
-        description="Whether what is granted may be handed on to other agents, or has to have been. Left out: it may "
-        "not, and what works for another request is granted as any other.",
+        description="Whether requests may hand on what is granted (to, maxDepth), and whether only those that name a "
+        "spec.parent are granted (required). Left out: they may not, and need not.",
     )
     backstop: Literal["None", "Job"] | None = Field(
         default=None,

@@ -10,7 +10,7 @@ from valetkey.kinds.access import Access, Namespace
 from valetkey.kinds.base import Model, Name, ruled
 
 MOST_DEPTH: Final = 4
-_AS_SET: Final[dict[str, Any]] = {
+_BY_ACCOUNT: Final[dict[str, Any]] = {
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["namespace", "serviceAccount"],
 }
@@ -57,7 +57,7 @@ class Delegation(Model):
 
     to: Annotated[tuple[Account, ...], Field(min_length=1, max_length=16)] = Field(
         description="To agents of these accounts, and to no others, however often it is handed on.",
-        json_schema_extra=_AS_SET,
+        json_schema_extra=_BY_ACCOUNT,
     )
     max_depth: _Depth | None = Field(
         default=None,
@@ -66,8 +66,8 @@ class Delegation(Model):
     )
     access: Annotated[tuple[Access, ...], Field(min_length=1, max_length=4)] | None = Field(
         default=None,
-        description="What at most, by each of them within one of these; it need not be asked for here, and policy "
-        "decides on each as if it were. Left out, what is asked for here.",
+        description="What each of them may get: whatever lies within one of these. It need not be asked for here, and "
+        "policy decides on each as if it were. Left out: what spec.access asks for.",
     )
 
     @property
@@ -87,10 +87,10 @@ class DelegationLimits(Model):
     to: Annotated[tuple[Account, ...], Field(min_length=1, max_length=32)] | None = Field(
         default=None,
         description="Requests may hand work on to these accounts. Left out: to nobody.",
-        json_schema_extra=_AS_SET,
+        json_schema_extra=_BY_ACCOUNT,
     )
     max_depth: _Depth | None = Field(
-        default=None, description="How often what they hand on may be handed on, their own time counted. Default 1."
+        default=None, description="The largest spec.delegation.maxDepth that a request may have. Default 1."
     )
     required: bool | None = Field(
         default=None, description="Only what works for another request (spec.parent) is granted. Default false."

@@ -53,7 +53,7 @@ class LedgerSpec(Model):
 
 
 class Ledger(BaseModel):
-    """How often policies that limit that have granted in one namespace; written by the operator alone."""
+    """What was granted lately, or in an emergency, in one namespace; written by the operator alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -46,7 +46,8 @@ def _of(one: CompiledPolicy | Uncompiled, asked: Asked) -> Iterator[May]:
     elif spec.access is None:
         entries = ["every access"]
     else:
-        entries = [ceiling.entry.name for ceiling in one.ceilings if shared_field(asked, ceiling, {}, {}) is not None]
+        shared = (ceiling.entry for ceiling in one.ceilings if shared_field(asked, ceiling, {}, {}) is not None)
+        entries = [f"{entry.name} (to hand on only)" if entry.handed_on else entry.name for entry in shared]
     for entry in entries:
         yield May(
             policy=one.policy.metadata.name,

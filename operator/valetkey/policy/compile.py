@@ -208,6 +208,8 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.access", "risks are accepted by an Allow; a Deny names the rights")
     if spec.break_glass is not None:
         _check_break_glass(spec.break_glass, spec)
+    if any(ceiling.handed_on for ceiling in spec.access or ()) and (spec.delegation is None or not spec.delegation.to):
+        raise ShapeError("spec.access", "handedOn: Only gives nothing where delegation.to names nobody")
     if spec.ttl_default > spec.ttl_max:
         raise ShapeError("spec.ttl", "default is longer than max")
     cooldown = spec.limits.cooldown

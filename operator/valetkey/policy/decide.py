@@ -130,7 +130,7 @@ def _by_another(
         about = selected(compiled.policy, question.facts)
         if compiled.policy.spec.break_glass is not None and known:
             break
-        known |= about is Selected.UNKNOWN
+        known |= about is Selected.UNKNOWN and not allow.is_over(compiled.policy.spec, question.facts)
         if about is not Selected.YES:
             continue
         heard = question.heard(compiled.policy.metadata.name)

@@ -29,11 +29,12 @@ def refused(name: str, limits: DelegationLimits | None, request: RequestSpec) ->
     if field is None:
         return None
     accounts = ", ".join(f"{{namespace: {one.namespace}, serviceAccount: {one.service_account}}}" for one in limits.to)
+    deep = field.endswith(".maxDepth")
     return denial(
         Reason.ACCESS_BEYOND_POLICY,
-        f"{field} goes beyond what policy {name} lets be handed on: hand on as in `allowed`, or leave it out.",
+        f"{field} goes beyond what policy {name} lets be handed on: choose from `allowed`, or leave it out.",
         field=field,
-        allowed=f"delegation: {{maxDepth: {limits.depth}, to: [{accounts}]}}",
+        allowed=f"maxDepth: {limits.depth}" if deep else f"to: [{accounts}]",
     )
 
 

@@ -45,7 +45,8 @@ def of_handed_on(told: Denial, at: int) -> Denial:
     """A denial of what is handed on, which was decided as if it were asked for: the same, about its own field."""
     own, handed_on = "spec.access", f"spec.delegation.access[{at}]"
     field = None if told.field is None else told.field.replace(own, handed_on, 1)
-    return told.model_copy(update={"message": _cut(told.message.replace(own, handed_on), _MESSAGE), "field": field})
+    message = _cut(told.message.replace(own, handed_on), _MESSAGE)
+    return told.model_copy(update={"message": message, "field": field})
 
 
 def quoted(text: str) -> str:

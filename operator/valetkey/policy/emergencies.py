@@ -28,8 +28,8 @@ def refused(name: str, spec: PolicySpec, facts: Facts) -> Denial | None:
 
 
 def review_command(request: str, uid: str, policy: str) -> str:
-    """What a person runs who has looked at what a policy granted a request, NAMESPACE/NAME."""
-    return f"kubectl valetkey review {request} --uid {uid} --policy {policy} --reason …"
+    """What a person runs, with a --reason of their own, who has looked at what a policy granted NAMESPACE/NAME."""
+    return f"kubectl valetkey review {request} --uid {uid} --policy {policy}"
 
 
 def _denied(name: str, use: Unreviewed, more: str) -> Denial:
@@ -37,5 +37,5 @@ def _denied(name: str, use: Unreviewed, more: str) -> Denial:
         Reason.REVIEW_OVERDUE,
         f"Nobody has reviewed what policy {name} granted to {use.request}, or was about to, at "
         f"{format_seconds(use.at)}, {more}: it grants this ServiceAccount nothing until somebody who may approve for "
-        f"it runs `{review_command(use.request, use.uid, name)}`.",
+        f"it runs `{review_command(use.request, use.uid, name)}` with a --reason.",
     )

@@ -26,6 +26,8 @@ class RuleSaid:
     """What one rule of a policy said."""
 
     name: str
+    of: str
+    """What it was asked about: spec.access, or an access that is handed on."""
     says: Literal["true", "false", "neither"]
     read: Mapping[str, Any]
     """What it read, by variable."""
@@ -55,7 +57,12 @@ def _of(one: CompiledPolicy | Uncompiled, whole: Question) -> PolicySaid:
     spec, name = one.policy.spec, one.policy.metadata.name
     question = whole.heard(name) if spec.effect == "Allow" else whole
     says, why = _said(one, question)
-    rules = _rules(one, question.values) if isinstance(one, CompiledPolicy) and says != "does not apply" else ()
+    rules: tuple[RuleSaid, ...] = ()
+    if isinstance(one, CompiledPolicy) and says != "does not apply":
+        handed_on = ((f"spec.delegation.access[{at}]", other) for at, other in enumerate(question.handed_on))
+        rules = tuple(
+            said for of, other in (("spec.access", question), *handed_on) for said in _rules(one, other.values, of)
+        )
     return PolicySaid(name, spec.effect, spec.mode == "Audit", says, why, rules)
 
 
@@ -86,7 +93,7 @@ def _said(one: CompiledPolicy | Uncompiled, question: Question) -> tuple[Says, s
             return "refuses", f"{told.reason}: {told.message}"
 
 
-def _rules(one: CompiledPolicy, values: Values) -> tuple[RuleSaid, ...]:
+def _rules(one: CompiledPolicy, values: Values, of: str) -> tuple[RuleSaid, ...]:
     said = []
     for rule in one.rules:
         try:
@@ -95,5 +102,5 @@ def _rules(one: CompiledPolicy, values: Values) -> tuple[RuleSaid, ...]:
             says = "neither"
         words = set(re.findall(r"[A-Za-z_]+", rule.validation.expression))
         read = {name: value for name, value in values.named.items() if name in words}
-        said.append(RuleSaid(rule.validation.name, says, read))
+        said.append(RuleSaid(rule.validation.name, of, says, read))
     return tuple(said)

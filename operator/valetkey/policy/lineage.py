@@ -133,8 +133,8 @@ def refused(request: RequestSpec, facts: Facts) -> Denial | None:
     if parent is None or parent.over(facts.now, live=facts.live):
         return denial(
             Reason.PARENT_NOT_LIVE,
-            f"Nothing is granted to request {named} ({named.uid}) now: work is handed on while that is, and by its "
-            "namespace, name and uid.",
+            f"Request {named} of uid {named.uid} has no live grant to hand on: ask again once its condition Ready is "
+            "True, or name another that whoever hands the work on passes along.",
             field="spec.parent",
         )
     return None if facts.live else _beyond_parent(request, named, parent, facts.identity)
@@ -146,9 +146,10 @@ def _beyond_parent(request: RequestSpec, named: Parent, parent: ParentFacts, ide
 
     if (identity.namespace, identity.service_account) not in parent.to:
         account = f"{identity.namespace}/{identity.service_account}"
-        return beyond("spec.parent", f"that hands nothing on to {account}, unless its spec.delegation.to names it")
+        why = "and no request changes: whoever hands the work on makes another that does"
+        return beyond("spec.parent", f"its spec.delegation.to does not name {account}, {why}")
     given = tuple(Access.model_validate(access) for access in parent.access)
-    allowed = "\n".join(json.dumps(access) for access in parent.access)
+    allowed = "\n".join(f"access: {json.dumps(access)}" for access in parent.access)
     if (field := _leaves(request.access, given, _ACCESS)) is not None:
         return beyond(field, f"{field} goes beyond what that hands on; ask for no more than `allowed`", allowed)
     delegation = request.delegation
@@ -158,7 +159,7 @@ def _beyond_parent(request: RequestSpec, named: Parent, parent: ParentFacts, ide
         return beyond("spec.delegation", "what it hands on may not be handed on again; leave spec.delegation out")
     if delegation.depth >= parent.depth:
         less = f"maxDepth: {parent.depth - 1}"
-        return beyond("spec.delegation.maxDepth", "that lets it be handed on less often", less)
+        return beyond("spec.delegation.maxDepth", f"spec.delegation.maxDepth is {parent.depth - 1} at most", less)
     for at, pair in enumerate(_pairs(delegation.to)):
         if pair not in parent.to:
             stranger = f"spec.delegation.to[{at}]"

@@ -21,9 +21,13 @@ _BETWEEN: Final = 12
 
 def line(access: Access) -> str:
     """The access on one line of at most 2048 characters, in the words of the request."""
-    scopes = access.kubernetes.scopes if access.kubernetes is not None else ()
-    whole = "; ".join(part for scope in scopes for part in _parts(scope))
-    return _cut(whole, MAX_LINE)
+    return _cut("; ".join(parts(access)), MAX_LINE)
+
+
+def parts(access: Access) -> Iterator[str]:
+    """The same in full, one right or ClusterRole after the other."""
+    for scope in access.kubernetes.scopes if access.kubernetes is not None else ():
+        yield from _parts(scope)
 
 
 def line_of_request(request: RequestSpec) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.unit.policy.given import request
 from valetkey.cli.app import app
 from valetkey.kinds.accessapproval import ApprovalSpec
 from valetkey.policy.coverage import end
@@ -27,7 +28,7 @@ class Kubectl:
         self._given = directory / "given"
         asked = {
             "metadata": {"name": "r", "namespace": "shop", "uid": "u-1"},
-            "spec": {"task": TASK, "requester": {"serviceAccount": "fixer"}},
+            "spec": request(TASK).to_api(),
             "status": {"decision": decision, "agent": "fixer/one", "access": "shop: get pods"},
         }
         said = {

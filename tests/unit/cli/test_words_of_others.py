@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.unit.policy.given import in_shop, request
 from valetkey.cli.app import app
 
 REQUEST: dict[str, Any] = {
     "metadata": {"name": "r", "namespace": "shop", "uid": "u-2"},
-    "spec": {"task": {"purpose": "fix", "objective": "mend \x1b[2Jit"}, "requester": {"serviceAccount": "fixer"}},
+    "spec": request(
+        {"purpose": "fix", "objective": "mend \x1b[2Jit"},
+        access=in_shop({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}),
+    ).to_api(),
     "status": {
         "decision": {"outcome": "Pending", "policy": "restart"},
         "agent": "fixer/one",

@@ -132,7 +132,7 @@ async def test_a_webhook_is_told_what_was_granted_in_an_emergency_and_how_it_is_
         "policy": order.policy.name,
         "reviewBy": "2026-11-24T14:00:00Z",
         "until": event["data"]["until"],
-        "command": f"kubectl valetkey review shop/r --uid request-uid --policy {order.policy.name} --reason …",
+        "command": f"kubectl valetkey review shop/r --uid request-uid --policy {order.policy.name}",
     }
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.properties.life import Process, Untaken, a_world, approval, pod, policy, request
 from tests.properties.world import Crash, World
+from tests.unit.controller.test_metrics import watched
+from valetkey.audit.record import Log
 from valetkey.errors import UnavailableError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.ledger import MOST_OPENED
 from valetkey.kinds.taskgrant import PolicyReference, TaskGrant
 from valetkey.kube.api import ApiError, Json
+from valetkey.kube.clock import Clock
 from valetkey.policy.outcomes import Approved
 from valetkey.reasons import Reason
 
@@ -241,6 +245,22 @@ async def test_a_ledger_that_cannot_be_written_is_tried_again_and_holds_up_no_ot
     await case.process.reviews.look()
     assert case.process.ledgers.emergencies() == []
     assert case.reasons("r").count("BreakGlassReviewed") == 1
+
+
+async def test_how_many_uses_are_to_be_reviewed_and_should_have_been_is_a_figure(tmp_path: Path) -> None:
+    case = Case()
+    log = Log(tmp_path, writer="w", cluster="", clock=Clock())
+    registry = watched(case.process, log).registry
+
+    def shown() -> tuple[float | None, float | None]:
+        name = "valetkey_break_glass_unreviewed"
+        return registry.get_sample_value(name, {"state": "Due"}), registry.get_sample_value(name, {"state": "Overdue"})
+
+    assert shown() == (0, 0)
+    await case.used()
+    assert shown() == (1, 0)
+    case.world.now += 3 * HOUR
+    assert shown() == (0, 1)
 
 
 async def test_a_review_that_is_older_than_the_use_is_none() -> None:

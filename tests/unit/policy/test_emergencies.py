@@ -68,7 +68,10 @@ def test_it_is_used_for_a_purpose_that_no_other_policy_knows_and_for_no_other() 
 )
 def test_what_another_policy_that_knows_the_purpose_refuses_is_no_emergency(spec: dict[str, Any]) -> None:
     known = facts(active={"z-other": 1})
-    assert isinstance(decided(request(ttl="4m"), glass(), policy("z-other", **spec), known=known), Denied)
+    decision = decided(request(ttl="4m"), glass(), policy("z-other", **spec), known=known)
+    assert isinstance(decision, Denied)
+    assert decision.policy == "z-other"
+    assert approved(decided(request(ttl="4m"), glass(), known=known)).policy.name == "a-glass"
 
 
 def test_what_another_policy_cannot_say_is_no_emergency() -> None:
@@ -142,7 +145,7 @@ def test_what_was_not_reviewed_in_time_keeps_it_from_being_used_again() -> None:
     decision = decided(request(), glass(), known=late)
     assert refused(decision) == Reason.REVIEW_OVERDUE
     assert isinstance(decision, Denied)
-    command = "`kubectl valetkey review shop-agents/forgotten --uid its-uid --policy a-glass --reason …`"
+    command = "`kubectl valetkey review shop-agents/forgotten --uid its-uid --policy a-glass` with a --reason"
     assert command in decision.denial.message
     assert approved(decided(request(), glass(), known=facts(unreviewed={"another": (used(-HOUR),)})))
     assert approved(decided(request(), glass(), known=facts(unreviewed={"a-glass": (used(-HOUR),)}, live=True)))

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.unit.policy.given import (
@@ -26,7 +27,9 @@ from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.policy.backwards import who_can
 from valetkey.policy.compile import Policies, compile_policy
 from valetkey.policy.decide import Approved, Decision, Denied, Waiting
+from valetkey.policy.explain import explain
 from valetkey.policy.facts import ParentFacts
+from valetkey.policy.replay import replay
 from valetkey.reasons import Reason
 
 FIXER = {"namespace": "shop-agents", "serviceAccount": "fixer"}
@@ -100,7 +103,7 @@ def test_a_parent_that_is_not_live_hands_nothing_on_whatever_policy_says() -> No
     decision = decided(request(parent=PARENT), policy(), known=facts())
     assert refused(decision) == (Reason.PARENT_NOT_LIVE, "spec.parent")
     assert isinstance(decision, Denied)
-    assert "plans/plan (plan-uid)" in decision.denial.message
+    assert "Request plans/plan of uid plan-uid has no live grant" in decision.denial.message
 
 
 @pytest.mark.parametrize("account", [("shop-agents", "another"), ("shop", "fixer")])
@@ -112,7 +115,7 @@ def test_what_goes_beyond_it_is_denied_with_the_field_and_what_it_gives() -> Non
     decision = works(access=(in_shop(GETS),))
     assert refused(decision) == (Reason.BEYOND_PARENT, "spec.access.kubernetes.scopes[0].rules[0]")
     assert isinstance(decision, Denied)
-    assert decision.denial.allowed == json.dumps(in_shop(GETS))
+    assert decision.denial.allowed == f"access: {json.dumps(in_shop(GETS))}"
 
 
 def test_it_lies_within_one_of_the_accesses_that_are_handed_on_and_never_in_their_sum() -> None:
@@ -122,7 +125,7 @@ def test_it_lies_within_one_of_the_accesses_that_are_handed_on_and_never_in_thei
     decision = works(wide, asks=both, access=(in_shop(GETS), READ_PODS))
     assert refused(decision) == (Reason.BEYOND_PARENT, "spec.access")
     assert isinstance(decision, Denied)
-    assert decision.denial.allowed == f"{json.dumps(in_shop(GETS))}\n{json.dumps(READ_PODS)}"
+    assert decision.denial.allowed == f"access: {json.dumps(in_shop(GETS))}\naccess: {json.dumps(READ_PODS)}"
 
 
 # -- who hands it on -------------------------------------------------------------------------------------------------
@@ -144,9 +147,11 @@ def test_a_policy_says_whether_what_it_grants_may_be_handed_on_to_whom_and_how_o
     deep = decided(request(**hands_on(maxDepth=2)), planner)
     assert refused(deep) == (Reason.ACCESS_BEYOND_POLICY, "spec.delegation.maxDepth")
     assert isinstance(deep, Denied)
-    assert deep.denial.allowed == "delegation: {maxDepth: 1, to: [{namespace: shop-agents, serviceAccount: fixer}]}"
+    assert deep.denial.allowed == "maxDepth: 1"
     stranger = decided(request(**hands_on([FIXER, HELPER])), planner)
     assert refused(stranger) == (Reason.ACCESS_BEYOND_POLICY, "spec.delegation.to[1]")
+    assert isinstance(stranger, Denied)
+    assert stranger.denial.allowed == "to: [{namespace: shop-agents, serviceAccount: fixer}]"
     assert approved(decided(request(**hands_on([FIXER, HELPER], maxDepth=2)), policy(**HANDS_ON)))
 
 
@@ -326,9 +331,8 @@ def test_the_risk_of_pod_templates_goes_with_what_is_handed_on_or_is_not_there()
     assert (approved(decided(request(), accepting)).pod_templates) is True
     assert approved(works(accepting)).pod_templates is False
     assert approved(works(accepting, pod_templates=True)).pod_templates is True
-    for access, goes in ((None, True), ([in_shop(DEPLOYMENTS)], True), ([in_shop(GETS)], True)):
-        more = {} if access is None else {"access": access}
-        assert approved(decided(request(**hands_on(**more)), accepting)).delegates_pod_templates is goes
+    for more in ({}, {"access": [in_shop(DEPLOYMENTS)]}, {"access": [in_shop(GETS)]}):
+        assert approved(decided(request(**hands_on(**more)), accepting)).delegates_pod_templates is True
     assert approved(decided(request(**hands_on()), policy(**HANDS_ON))).delegates_pod_templates is False
     assert approved(decided(request(), accepting)).delegates_pod_templates is False
     mixed = policy(
@@ -353,7 +357,13 @@ def test_what_may_only_be_handed_on_is_not_given_to_who_asks_for_it() -> None:
     assert refused(decided(request(**hands_on()), planner))[0] == Reason.ACCESS_BEYOND_POLICY
     assert approved(decided(request(access=READ_PODS, **hands_on(access=[in_shop(DEPLOYMENTS)])), planner))
     assert approved(decided(request(access=READ_PODS, **hands_on()), planner))
-    assert refused(decided(request(), policy(access=[mend])))[0] == Reason.ACCESS_BEYOND_POLICY
+    for nobody in (None, {"required": True}):
+        assert (
+            "gives nothing where delegation.to names nobody"
+            in unusable(policy(access=[mend], delegation=nobody)).message
+        )
+    (may,) = who_can(Policies.of([compile_policy(planner)]), "patch", "deployments", "apps", "shop")
+    assert may.entry == "mend (to hand on only)"
     assert "handedOn belongs to an Allow" in unusable(deny(access=[mend])).message
 
 
@@ -376,6 +386,33 @@ def test_what_is_handed_on_has_no_more_rules_than_are_compared() -> None:
 def test_of_a_live_grants_parent_nothing_is_asked_but_whether_it_goes_on() -> None:
     assert approved(works(live=True, access=(READ_PODS,), to=()))
     assert refused(works(live=True, not_after=NOW))[0] == Reason.PARENT_NOT_LIVE
+
+
+def test_a_recorded_decision_on_work_is_decided_again_as_it_was() -> None:
+    record = {
+        "at": "2026-11-23T14:00:00Z",
+        "request": "shop-agents/work",
+        "asked": request(parent=PARENT).to_api(),
+        "facts": facts(parent=parent()),
+    }
+    policies = Policies.of([compile_policy(policy(delegation={"required": True}))])
+    (again,) = replay(
+        [json.loads(orjson.dumps(record))], policies, Policies.of([compile_policy(policy("other", delegation=None))])
+    )
+    assert again is not None
+    assert (again.before, again.after) == ("Approved by shop-fixers", "Approved by other")
+
+
+def test_each_rule_is_explained_of_each_access_that_is_handed_on() -> None:
+    rule = 'access.kubernetes.scopes.all(s, s.rules.all(r, r.verbs.all(v, v == "get")))'
+    only = policy(validations=[{"name": "reads", "expression": rule, "message": "Read only."}], **HANDS_ON)
+    asked = request(access=in_shop(GETS), **hands_on(access=[in_shop(DEPLOYMENTS)]))
+    (told,) = explain(asked, Policies.of([compile_policy(only)]), facts())
+    assert told.says == "refuses"
+    assert [(one.of, one.says) for one in told.rules] == [
+        ("spec.access", "true"),
+        ("spec.delegation.access[0]", "false"),
+    ]
 
 
 def test_delegation_belongs_to_an_allow() -> None:

@@ -28,7 +28,7 @@ validations:
     !variables.create
     || authorizer.group("valetkey.dev").resource("agentpolicies").name(object.spec.policy).check("approve").allowed()
   messageExpression: >-
-    "approving and denying need the verb approve on agentpolicies.valetkey.dev/" + object.spec.policy
+    "approving, denying and reviewing need the verb approve on agentpolicies.valetkey.dev/" + object.spec.policy
 - expression: >-
     !variables.create || variables.review || (object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(o,
     o.apiVersion == "valetkey.dev/v1alpha1" && o.kind == "AccessRequest" && o.name == object.spec.request.name
