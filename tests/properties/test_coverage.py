@@ -113,7 +113,7 @@ def test_they_never_make_an_answer_worse_and_those_that_do_not_count_change_none
     without, decision = decide(request, policies, replace(facts, covering=())), decide(request, policies, facts)
     assert rank(decision) >= rank(without)
     counting = tuple(
-        one for one in beside if coverage.not_counting(one, request, policies.enforced(one.said.policy), LATER) is None
+        one for one in beside if coverage.not_counting(one, request, policies.enforced(one.said.policy), facts) is None
     )
     event(f"{len(counting)} of {len(beside)} count, {type(without).__name__} then {type(decision).__name__}")
     same: Any = decide(request, policies, replace(facts, covering=counting))

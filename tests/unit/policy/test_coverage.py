@@ -23,7 +23,7 @@ from valetkey.policy.compile import Policies, compile_policy
 from valetkey.policy.coverage import LONGEST, MOST, end, same_task, task_word
 from valetkey.policy.decide import Approved, Decision, Denied, Waiting, decide
 from valetkey.policy.explain import explain
-from valetkey.policy.facts import Facts, TaskWord
+from valetkey.policy.facts import Facts, ParentFacts, TaskWord
 from valetkey.policy.replay import replay
 
 UNREAD = "which cannot be read"
@@ -31,6 +31,26 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 LATER = NOW + timedelta(minutes=10)
 TASK: dict[str, Any] = {"covers": "Task"}
 PEOPLE = policy(approval=TASK)
+
+
+HANDED_ON: dict[str, Any] = {"to": [{"namespace": "shop", "serviceAccount": "worker"}], "maxDepth": 1}
+PARENT = {"namespace": "shop", "name": "plan", "uid": "plan-uid"}
+
+
+def parent_of(account: str) -> ParentFacts:
+    """What is granted to the request that another works for, which hands all of it on to the fixer."""
+    return ParentFacts(
+        **PARENT,
+        task={},
+        account=account,
+        act=(),
+        to=(("shop-agents", "fixer"),),
+        among=(("shop-agents", "fixer"),),
+        pod_templates=False,
+        depth=1,
+        access=(request().access.to_api(),),
+        not_after=NOW + HOUR,
+    )
 
 
 def word(
@@ -140,6 +160,8 @@ def _rules(count: int) -> RequestSpec:
         ),
         (word(asked=_rules(16)), None),
         (replace(word(), asked={"task": {}}), UNREAD),
+        (word(asked=request(parent=PARENT)), "in the work of another request, or of none"),
+        (word(asked=request(delegation=HANDED_ON)), "for work that is handed on otherwise"),
         (word(asked=_of(deployment={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": 1}}}}}}}})), UNREAD),
     ],
 )
@@ -192,6 +214,18 @@ def test_parameters_are_the_same_as_json_has_them(one: object, other: object, sa
 def test_what_an_agent_says_itself_covers_nothing_and_nobody_is_asked_to_look_for_more() -> None:
     decision = asked(words=(word(ITSELF),))
     assert waits(decision) == f"{ITSELF} asks itself"
+
+
+@pytest.mark.parametrize("who", ["system:serviceaccount:shop:worker", "system:serviceaccount:shop:planner"])
+def test_whoever_has_a_part_in_the_work_covers_nothing_of_it(who: str) -> None:
+    """It is handed on by the planner, and further to the worker."""
+    known = {"parent": parent_of("planner")} if who.endswith("planner") else {}
+    spec = request(parent=PARENT) if known else request(delegation=HANDED_ON)
+    limits = {"to": HANDED_ON["to"], "maxDepth": 1}
+    people = policy(approval=TASK, delegation=limits)
+    decision = asked(people, words=(word(who, asked=spec),), spec=spec, **known)
+    assert waits(decision) == f"{who} has a part in that work"
+    assert rests_on(asked(people, words=(word(asked=spec),), spec=spec, **known)) == [("ann", "r1")]
 
 
 def test_a_word_for_another_policy_covers_nothing_here() -> None:
