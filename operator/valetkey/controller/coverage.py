@@ -63,8 +63,8 @@ def kept_until(cache: Cache, request: AccessRequest, policies: Policies) -> date
     Only other people's words keep it, such as would count today or as a grant rests on, which ends by the same time.
     """
     namespace, people = request.metadata.namespace, involved(cache, request)
-    # What works for another request covers nothing that is left once that one is over.
-    over = parents.standing(cache, request.spec.parent) is Standing.GONE or denied_by_a_person(request)
+    # What works for another request covers others while that one goes on, and no longer.
+    over = parents.standing(cache, request.spec.parent) is not Standing.LIVE or denied_by_a_person(request)
     ends = []
     for _, note in cache.approvals.notes_about(Key.of(request.metadata), request.metadata.uid):
         if note.until is None or note.word[0] in people:

@@ -674,6 +674,26 @@ async def test_a_request_that_a_person_denied_is_kept_no_longer_for_a_word_on_it
     assert not await at(case, ended + TIMES.history_ttl)
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_what_works_for_another_is_kept_for_a_word_on_it_while_that_one_goes_on(goes_on: bool) -> None:
+    to = {"to": [{"namespace": "shop", "serviceAccount": "fixer"}], "maxDepth": 1}
+    case = Tasks(approval={"covers": "Task"}, delegation=to, ttl={"max": "3h"})
+    case.world.remove("AccessRequest", "shop", "r")
+    plan = case.ask_more("plan", delegation=to, ttl="3h")
+    case.say("ann", "yes", asked=plan)
+    await case.turn()
+    parent = {"namespace": "shop", "name": "plan", "uid": plan["metadata"]["uid"]}
+    case.asked = case.ask_more("r", parent=parent, delivery={"secret": {"name": "valetkey-one-a"}})
+    case.say_task(until=2 * HOUR)
+    await case.turn()
+    assert case.has("r")
+    await released(case)
+    ended = case.world.now
+    if not goes_on:
+        case.world.change("AccessRequest", "shop", "plan", {"spec": {"outcome": "Succeeded"}})
+    assert await at(case, ended + TIMES.history_ttl) is goes_on
+
+
 async def test_what_rests_on_a_word_keeps_the_request_though_the_policy_has_changed_meanwhile() -> None:
     case = Tasks()
     case.say_task(until=3 * HOUR)

@@ -162,6 +162,8 @@ def _rules(count: int) -> RequestSpec:
         (replace(word(), asked={"task": {}}), UNREAD),
         (word(asked=request(parent=PARENT)), "in the work of another request, or of none"),
         (word(asked=request(delegation=HANDED_ON)), "for work that is handed on otherwise"),
+        (word(asked=request(delegation=HANDED_ON | {"access": [in_shop(*[PODS] * 16)] * 3})), UNREAD),
+        (word(asked=request(delegation=HANDED_ON | {"access": [in_shop(PODS | {"apiGroups": ["core"]})]})), UNREAD),
         (word(asked=_of(deployment={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": 1}}}}}}}})), UNREAD),
     ],
 )
