@@ -224,3 +224,30 @@ async def test_people_approve_and_deny_by_the_command(
     nobody = await asyncio.to_thread(command(cluster, tmp_path, "nobody"), "approve", f"agents/{second}", "--yes")
     assert nobody.returncode == 1
     assert "forbidden" in nobody.stderr
+
+
+async def test_a_task_that_is_approved_whole_asks_nobody_again_until_the_word_goes(
+    agent: Agent, people: People, cluster: Cluster, tmp_path: Path
+) -> None:
+    await asks(agent, covers="Task")
+    ann = command(cluster, tmp_path, str(people.ann.user))
+    first = await waiting(agent)
+    assert (await agent.status(first))["decision"]["policyGeneration"] >= 1
+    done = await asyncio.to_thread(ann, "approve", f"agents/{first}", "--for-task", "2h", "--yes")
+    assert done.returncode == 0, done.stderr
+    await agent.condition(first, "Ready", "True")
+    await agent.report(first)
+    await agent.finished(first)
+
+    second = await agent.granted()
+    credential = await agent.credential()
+    assert await agent.may(credential)
+    _, grant = await agent.api.get(f"{OURS}/namespaces/agents/taskgrants/{second}")
+    (word,) = grant["spec"]["order"]["approvals"]
+    assert (word["username"], word["request"]) == (str(people.ann.user), first)
+
+    status, body = await agent.api.delete(f"{APPROVALS}/{word['name']}", by=people.ann)
+    assert status == 200, body
+    await agent.dead(credential)
+    assert (await agent.finished(second))["reason"] == "PolicyChanged"
+    await waiting(agent)
