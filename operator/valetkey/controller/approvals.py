@@ -20,7 +20,7 @@ from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.compile import Policies
-from valetkey.policy.coverage import MOST, task_word, void_for
+from valetkey.policy.coverage import MOST, readable, task_word, void_for
 from valetkey.policy.facts import Statement, TaskWord
 
 _ACCOUNTS: Final = "system:serviceaccount:"
@@ -80,6 +80,8 @@ class Approvals:
         involved = coverage.involved(cache, request)
         counting: dict[_Right, _Beside] = {}
         void: list[TaskWord] = []
+        if not readable(request.spec):  # it is denied, and what it costs to compare is not bounded
+            return [], []
         for key in coverage.words_beside(cache, request, policies, now)[:MOST_READ]:
             word = cache.approvals.get(key)
             asked = None if word is None else cache.requests.get(Key(key.namespace, word.spec.request.name))

@@ -49,7 +49,7 @@ def end(spec: ApprovalSpec, said_at: datetime) -> datetime | None:
 def task_word(said: Statement, spec: ApprovalSpec, request: AccessRequest, denied_by: str | None) -> TaskWord | None:
     """A word and the request that it was said on, as policy reads them; None where it is of that request alone."""
     until = end(spec, said.at)
-    if until is None or spec.policy_generation is None or not _readable(request.spec):
+    if until is None or spec.policy_generation is None or not readable(request.spec):
         return None
     return TaskWord(
         said=replace(said, request=request.metadata.name, until=until),
@@ -131,13 +131,11 @@ def void_for(word: TaskWord, request: RequestSpec, policy: AgentPolicy | None, n
     return why and f"{said.username} approved the task of {said.request} until {format_seconds(_until(said))}, {why}"
 
 
-def same_task(one: RequestSpec, other: RequestSpec) -> bool:
-    """Whether two requests are of one task of one agent, whatever access they ask for."""
-    return _other_task(one, other) is None
-
-
 def _other_task(one: RequestSpec, other: RequestSpec) -> str | None:
-    """In what two requests are not of one task; each thing that makes a task another has its line here."""
+    """In what two requests are not of one task, whatever access they ask for; None where they are.
+
+    Each thing that makes a task another has its line here.
+    """
     if (one.subject.pod_uid, one.requester.pod_uid) != (other.subject.pod_uid, other.requester.pod_uid):
         return "for another pod"
     if _account(one) != _account(other):
@@ -189,7 +187,7 @@ def _beyond(request: RequestSpec, asked: Mapping[str, Any]) -> str | None:
         other = RequestSpec.model_validate(asked)
     except ValidationError:
         return "which cannot be read"
-    if not _readable(other):
+    if not readable(other):
         return "which cannot be read"
     different = _other_task(request, other)
     if different is not None or request.access == other.access:
@@ -200,7 +198,7 @@ def _beyond(request: RequestSpec, asked: Mapping[str, Any]) -> str | None:
     return None if field is None else f"for less than {field}"
 
 
-def _readable(request: RequestSpec) -> bool:
+def readable(request: RequestSpec) -> bool:
     """Whether it can be read in one way only, and looked at within bounds."""
     try:
         for access in (request.access, *request.handed_on):

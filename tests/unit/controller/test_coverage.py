@@ -283,6 +283,20 @@ async def test_a_word_on_the_request_itself_is_told_of_once() -> None:
     assert case.shown("Approved")[1].endswith("; not counted: ann may no longer approve for policy fix")
 
 
+async def test_a_request_that_is_too_large_to_read_is_compared_with_nothing() -> None:
+    case = Tasks()
+    case.say_task()
+    await case.turn()
+    body = request("s", case.pod, "15m", "valetkey-one-b", case.world.now)
+    rule_of(body["spec"])["resourceNames"] = [f"n{at}" for at in range(32)]
+    body["spec"]["access"]["kubernetes"]["scopes"][0]["rules"] *= 16
+    body["spec"]["access"]["kubernetes"]["scopes"] *= 2
+    case.world.add("AccessRequest", body)
+    await case.turn(2)
+    (record,) = case.records("AccessBeyondPolicy")
+    assert record["facts"].covering == ()
+
+
 async def test_an_agent_that_may_approve_covers_nothing_of_its_own() -> None:
     case, asked = Tasks(), list[str]()
 

@@ -20,7 +20,7 @@ from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import Metadata
 from valetkey.kinds.schema import structural
 from valetkey.policy.compile import Policies, compile_policy
-from valetkey.policy.coverage import LONGEST, MOST, end, same_task, task_word
+from valetkey.policy.coverage import LONGEST, MOST, end, task_word, void_for
 from valetkey.policy.decide import Approved, Decision, Denied, Waiting, decide
 from valetkey.policy.explain import explain
 from valetkey.policy.facts import Facts, ParentFacts, TaskWord
@@ -209,8 +209,10 @@ ANY: dict[str, Any] = {**{key: value for key, value in DEPLOYMENTS.items() if ke
     ],
 )
 def test_parameters_are_the_same_as_json_has_them(one: object, other: object, same: bool) -> None:
-    assert same_task(_of(p=one), _of(p=other)) is same
-    assert same_task(_of(p=other), _of(p=one)) is same
+    for before, asks in ((one, other), (other, one)):
+        why = void_for(word(asked=_of(p=before)), _of(p=asks), PEOPLE, LATER)
+        assert (why is None) is same
+        assert same or str(why).endswith("for other parameters")
 
 
 def test_what_an_agent_says_itself_covers_nothing_and_nobody_is_asked_to_look_for_more() -> None:
