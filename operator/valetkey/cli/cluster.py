@@ -49,10 +49,8 @@ def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: st
     for order in (grant["spec"]["order"] for grant in grants):
         if order["subject"]["serviceAccount"] == pod.service_account:
             active[order["policy"]["name"]] = active.get(order["policy"]["name"], 0) + 1
-    accesses = (request.access, *request.handed_on)
-    scopes = [scope for access in accesses if access.kubernetes for scope in access.kubernetes.scopes]
     words = _words(namespace) if request_uid is not None else []
-    roles = {name: _role(name) for scope in scopes if (name := scope.cluster_role) is not None}
+    roles = {name: _role(name) for scope in request.scopes if (name := scope.cluster_role) is not None}
     return Facts(
         identity=of_verified(pod),
         namespaces={one["metadata"]["name"]: one["metadata"].get("labels") or {} for one in _list("namespaces")},
@@ -77,9 +75,8 @@ def _parent(parent: Parent | None) -> ParentFacts | None:
     if grant is None or request is None:
         return None
     granted, asked = TaskGrant.model_validate(grant), AccessRequest.model_validate(request)
-    ended = granted.metadata.terminating or granted.status.end is not None
     same = granted.spec.request.uid == asked.metadata.uid == parent.uid
-    return parent_facts(granted, asked) if same and not ended else None
+    return parent_facts(granted, asked) if same and not granted.ending else None
 
 
 def _words(namespace: str) -> list[AccessApproval]:

@@ -124,7 +124,7 @@ def of_grant(grant: TaskGrant) -> GrantNote:
         delivered=grant.delivered,
         due=min((order.not_after, *begun)),
         ended=end is not None,
-        ending=end is not None or deleted is not None,
+        ending=grant.ending,
         failed=any(condition.reason == Reason.REVOCATION_FAILED for condition in grant.status.conditions),
         parent=order.parent,
         words=tuple(one.uid for one in order.approvals),

@@ -55,8 +55,8 @@ class Decisions:
         policies = self._surroundings.policies.of_namespace(key.namespace)
         covering = await self._approvals.heard_beside(request, policies)
         # The last thing that is waited for: whoever is granted from here on counts for whoever comes next.
-        opened = await self._ledgers.opened(request, policies) if policies.paced else {}
-        unreviewed = self._ledgers.unreviewed(request) if policies.paced else {}
+        opened = await self._ledgers.opened(request, policies) if policies.needs_ledger else {}
+        unreviewed = self._ledgers.unreviewed(request) if policies.needs_ledger else {}
         now = self._backends.clock()
         decision, facts, rehearsed = self._views.decide(
             key,

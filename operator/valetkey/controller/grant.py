@@ -51,7 +51,7 @@ def next_step(view: View, now: datetime, times: Times) -> Step:
 def ends(view: View, now: datetime) -> bool:
     """Whether a grant is on its way out, as far as is known."""
     grant = view.grant
-    if grant is None or view.vanished or grant.metadata.terminating or grant.status.end is not None:
+    if grant is None or view.vanished or grant.ending:
         return True
     return _why_it_ends(view, grant, now) is not None
 

@@ -97,4 +97,4 @@ async def goes_on(backends: Backends, parent: Parent | None) -> bool:
             raise
         return False
     grant = TaskGrant.model_validate(body)
-    return grant.spec.request.uid == parent.uid and not grant.metadata.terminating and grant.status.end is None
+    return grant.spec.request.uid == parent.uid and not grant.ending

@@ -225,8 +225,7 @@ class Views:
         unreviewed: Mapping[str, tuple[Unreviewed, ...]],
         live: bool,
     ) -> Facts:
-        accesses = (request.spec.access, *request.spec.handed_on)
-        scopes = [scope for access in accesses if access.kubernetes for scope in access.kubernetes.scopes]
+        scopes = request.spec.scopes
         # Cluster scope reaches every namespace: a rule about namespaces sees them all.
         everywhere = any(scope.namespace is None for scope in scopes)
         named = {scope.namespace for scope in scopes} | {identity.namespace}

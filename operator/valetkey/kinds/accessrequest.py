@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from valetkey.kinds.access import Access
+from valetkey.kinds.access import Access, Scope
 from valetkey.kinds.base import (
     AT_LEAST_A_SECOND,
     CONTROL,
@@ -129,8 +129,14 @@ class RequestSpec(Model):
 
     @property
     def handed_on(self) -> tuple[Access, ...]:
-        """Each access that is handed on and not only asked for."""
+        """Each access that is handed on and need not be asked for."""
         return self.delegation.access or () if self.delegation is not None else ()
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Every scope at this cluster's own API server, asked for or handed on."""
+        kinds = (access.kubernetes for access in (self.access, *self.handed_on))
+        return tuple(scope for kubernetes in kinds if kubernetes is not None for scope in kubernetes.scopes)
 
 
 class Denial(Model):

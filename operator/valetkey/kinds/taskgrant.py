@@ -207,6 +207,11 @@ class TaskGrant(BaseModel):
         return next((c for c in self.status.conditions if c.type == kind), None)
 
     @property
+    def ending(self) -> bool:
+        """Whether its end has begun: it is written down, or somebody has deleted it."""
+        return self.metadata.terminating or self.status.end is not None
+
+    @property
     def delivered(self) -> bool:
         """Whether its credential has reached the agent's pod."""
         delivered = self.condition("Delivered")

@@ -122,7 +122,7 @@ class Policies:
         return max((approval.wait for approval in approvals if approval is not None), default=timedelta())
 
     @cached_property
-    def paced(self) -> bool:
+    def needs_ledger(self) -> bool:
         """Whether one in use limits how often it grants, or is for emergencies."""
         specs = [one.policy.spec for one in self._allows]
         return any(spec.limits.remembers or spec.break_glass is not None for spec in specs)

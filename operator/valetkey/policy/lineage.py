@@ -69,7 +69,7 @@ def facts_of(
         among=_pairs(among or (delegation.to if delegation is not None else ())),
         pod_templates=pod_templates,
         depth=delegation.depth if delegation is not None else 0,
-        access=tuple(one.to_api() for one in handed_on(access, delegation)),
+        access=tuple(one.to_api() for one in given(access, delegation)),
         not_after=not_after,
     )
 
@@ -82,16 +82,14 @@ def check_size(request: RequestSpec) -> None:
     """Raises ShapeError where what is handed on, or works for another request, has more rules than are compared."""
     if request.parent is None and request.delegation is None:
         return
-    accesses = (request.access, *request.handed_on)
-    scopes = [scope for access in accesses if access.kubernetes is not None for scope in access.kubernetes.scopes]
-    rules = sum(len(scope.rules or ()) for scope in scopes)
+    rules = sum(len(scope.rules or ()) for scope in request.scopes)
     if rules > MOST_RULES:
         raise ShapeError(
             "spec", f"a request that works for another or hands work on has {MOST_RULES} rules at most, not {rules}"
         )
 
 
-def handed_on(own: Access, delegation: Delegation | None) -> tuple[Access, ...]:
+def given(own: Access, delegation: Delegation | None) -> tuple[Access, ...]:
     """What a request hands on: each access by itself, never their sum."""
     if delegation is None:
         return ()
