@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from valetkey.controller import coverage
@@ -11,6 +12,7 @@ from valetkey.controller.backends import Backends
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import LookUp, Progress, learnt
 from valetkey.controller.words import MOST_WORDS
+from valetkey.errors import NotReadyError
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import GROUP
@@ -20,14 +22,18 @@ from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
 from valetkey.policy.compile import Policies
-from valetkey.policy.coverage import MOST, readable, task_word, void_for
+from valetkey.policy.coverage import readable, task_word, void_for
 from valetkey.policy.facts import Statement, TaskWord
+from valetkey.reasons import Reason
 
 _ACCOUNTS: Final = "system:serviceaccount:"
 _Right = tuple[str, tuple[str, ...], str]
 """User name, groups and the policy that is spoken for."""
-MOST_READ: Final = 256
-"""Words on whole tasks of one pod that are looked at for one decision; the longest that may count come first."""
+MOST_READ: Final = 64
+"""Words on one task that are looked at for one decision; each person's longest come first."""
+MOST_DENIED: Final = 4
+"""Of one person's words for a policy on requests that somebody denies, who may or not, as many are asked about."""
+SOON: Final = timedelta(seconds=1)
 MOST_NAMED: Final = 4
 """Of those that do not count, as many are told of."""
 
@@ -62,31 +68,39 @@ class Approvals:
         allowed = await self._asked(people)
         return next((one for one in people if allowed[_right(one)]), None)
 
-    async def heard_beside(self, request: AccessRequest, policies: Policies) -> tuple[TaskWord, ...]:
+    async def heard_beside(
+        self, request: AccessRequest, policies: Policies, since: datetime | None
+    ) -> tuple[TaskWord, ...]:
         """What was said on other requests that may cover this one, and whether that may be said now; raises ApiError.
 
-        Of each person one word for a policy, 16 in all, those that count first; then a few that cannot, to be told why.
+        Of each person one word for a policy, those that count first; then a few that cannot, to be told why. What was
+        said before `since` is left out, and everything where that is not known.
         """
-        counting, void = self._beside(request, policies)
+        counting, void = ([], []) if since is None else self._beside(request, policies, since)
         allowed = await self._asked(said for one in counting for said in (one.word, *one.denials))
         heard: dict[tuple[str, str], TaskWord] = {}
         for word in sorted((_heard(one, allowed) for one in counting), key=lambda one: not _stands(one)):
             heard.setdefault((word.said.username, word.said.policy), word)
-        return (*list(heard.values())[:MOST], *void[:MOST_NAMED])
+        named = sorted(void, key=lambda one: (one.said.username, one.said.policy, one.said.request or ""))
+        return (*heard.values(), *named[:MOST_NAMED])
 
-    def _beside(self, request: AccessRequest, policies: Policies) -> tuple[list[_Beside], list[TaskWord]]:
+    def _beside(
+        self, request: AccessRequest, policies: Policies, since: datetime
+    ) -> tuple[list[_Beside], list[TaskWord]]:
         """The words that count for all that is known here, the longest of each right; and those that do not."""
         cache, now = self._backends.cache, self._backends.clock()
         involved = coverage.involved(cache, request)
-        counting: dict[_Right, _Beside] = {}
+        counting: dict[_Right, list[_Beside]] = {}
         void: list[TaskWord] = []
         if not readable(request.spec):  # it is denied, and what it costs to compare is not bounded
             return [], []
-        for key in coverage.words_beside(cache, request, policies, now)[:MOST_READ]:
+        for key in coverage.words_beside(cache, request, policies, now, since)[:MOST_READ]:
             word = cache.approvals.get(key)
             asked = None if word is None else cache.requests.get(Key(key.namespace, word.spec.request.name))
-            known = None if word is None else counting.get(_right(word))
-            if word is None or asked is None or (known is not None and not known.denials):
+            if word is None or asked is None:
+                continue
+            known = counting.setdefault(_right(word), [])
+            if len(known) == MOST_DENIED or any(not one.denials for one in known):
                 continue
             read = task_word(statement(word, allowed=True), word.spec, asked, None)
             if read is None:
@@ -96,9 +110,8 @@ class Approvals:
                 void.append(read)
                 continue
             denials = coverage.denials(cache, word, involved)
-            if known is None or not denials:
-                counting[_right(word)] = _Beside(word, asked, denials)
-        return list(counting.values())[:MOST_WORDS], void
+            known.append(_Beside(word, asked, denials))
+        return [one for known in counting.values() for one in known][:MOST_WORDS], void
 
     async def _asked(self, said: Iterable[AccessApproval]) -> dict[_Right, bool]:
         """Who may say what they say; whoever says the same a thousand times is asked about once."""
@@ -109,6 +122,7 @@ class Approvals:
     async def look_up(self, step: LookUp, progress: Progress) -> Progress:
         """Reads live what this replica does not know of, and asks who may deny; raises ApiError."""
         await self.read_again(step.grant, step.unknown)
+        await all_of(*(self._read_request(step.grant.metadata.namespace, one) for one in step.unknown))
         allowed = await self._asked(step.unheard)
         return learnt(
             progress, denials={**progress.denials, **{one.metadata.uid: allowed[_right(one)] for one in step.unheard}}
@@ -133,6 +147,23 @@ class Approvals:
         for gone in {uid, uid if known is None else known.uid} - there:
             cache.remove(key, gone)
         cache.put(found)
+
+    async def _read_request(self, namespace: str, word: ApprovalReference) -> None:
+        """Reads live whether the other request that a word was said on is there, where that is not known."""
+        cache = self._backends.cache
+        note = cache.approvals.note(Key(namespace, word.name))
+        if note is None or not coverage.unread(cache, namespace, word):
+            return
+        try:
+            body = await self._backends.api.get(paths.item("AccessRequest", namespace, note.name))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+        else:
+            if body["metadata"]["uid"] == note.request:
+                message = f"the request that approval {word.name} was said on is not known here yet"
+                raise NotReadyError(Reason.ISSUE_PENDING, message, after=SOON)
+        cache.requests.remove(Key(namespace, note.name), note.request)
 
     async def _may(self, username: str, groups: tuple[str, ...], policy: str) -> bool:
         """Whether somebody may approve for a policy, by the groups that they were in when they spoke."""

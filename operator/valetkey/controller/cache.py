@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from valetkey.controller.objects import Dead, Objects, version_of
 from valetkey.controller.queue import Key
-from valetkey.controller.requests import Requests
+from valetkey.controller.requests import RequestNote, Requests
 from valetkey.controller.words import Approvals
 from valetkey.kinds.delegation import Parent
 from valetkey.kinds.taskgrant import TaskGrant
@@ -208,7 +208,7 @@ class Cache:
     def __init__(self, wake: Callable[[Key], None] = lambda key: None) -> None:
         """`wake` is called for whoever works for something that is found to be over."""
         self._wake = wake
-        self.requests = Requests()
+        self.requests = Requests(self._went)
         self.grants = Grants(self._ended)
         self.approvals = Approvals()
         self.vanished: dict[Key, TaskGrant] = {}
@@ -221,6 +221,17 @@ class Cache:
         self.restored: datetime | None = None
         """When it was last found to have been restored: what was made before is over too."""
         self.pods = Pods()
+
+    def _went(self, request: RequestNote) -> None:
+        """Has those looked at whom words on a request covered: what is granted by them, and what waits by them."""
+        waiting = (key for key in self.requests.of_task(request.namespace, request.task) if key not in self.grants)
+        words = self.approvals.uids_about(request.namespace, request.uid)
+        for key in (
+            {*waiting, *(key for word in words for key in self.grants.of_word(request.namespace, word))}
+            if words
+            else ()
+        ):
+            self._wake(key)
 
     def _ended(self, request: str) -> None:
         for child in self.requests.of_parent(request) | self.grants.of_parent(request):

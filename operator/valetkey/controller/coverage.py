@@ -5,6 +5,7 @@ A grant that rests on a word is found by that word; a request that a word may co
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from datetime import datetime
 
@@ -12,32 +13,40 @@ from valetkey.controller import parents
 from valetkey.controller.cache import Cache
 from valetkey.controller.parents import Standing
 from valetkey.controller.queue import Key
-from valetkey.controller.words import ApprovalNote
+from valetkey.controller.words import MOST_WORDS, ApprovalNote
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
 from valetkey.policy import lineage
 from valetkey.policy.compile import Policies
-from valetkey.policy.coverage import denied_by_a_person, seen
+from valetkey.policy.coverage import denied_by_a_person, seen, task_of
 
 # -- what may cover a request ----------------------------------------------------------------------------------------
 
 
-def words_beside(cache: Cache, request: AccessRequest, policies: Policies, now: datetime) -> list[Key]:
-    """Words on other requests of its pod that are not over: first those for a policy as it is, the longest first.
+def words_beside(cache: Cache, request: AccessRequest, policies: Policies, now: datetime, since: datetime) -> list[Key]:
+    """Words on other requests of its task that are not over: first each person's longest for a policy as it is.
 
-    What was said before the store was restored may have been taken back since.
+    What was asked before a moment is left out, and with it what was said on it: guards may not have held who speaks to
+    who they are, or the store may have been restored since, and what was taken back be there again.
     """
-    metadata, found = request.metadata, []
-    for there, note in cache.approvals.covering(metadata.namespace):
-        asked = cache.requests.note(Key(metadata.namespace, note.name))
-        if asked is None or asked.uid != note.request or asked.uid == metadata.uid or asked.terminating:
+    metadata, longest = request.metadata, dict[tuple[str, str, str], tuple[datetime, bool, Key]]()
+    for key in cache.requests.of_task(metadata.namespace, task_of(request.spec)):
+        asked = cache.requests.note(key)
+        if asked is None or asked.uid == metadata.uid or asked.terminating or asked.created < since:
             continue
-        restored = cache.restored is not None and note.created < cache.restored
-        if note.until is None or note.until <= now or restored or asked.pod != request.spec.requester.pod_uid:
-            continue
-        found.append((not _counts(policies, note), now - note.until, there))
-    return [there for _, _, there in sorted(found)]
+        for there, note in cache.approvals.notes_about(key, asked.uid):
+            if note.until is not None and note.until > now:
+                by = (*note.word, asked.uid)
+                longest[by] = max(longest.get(by, (now, False, there)), (note.until, _counts(policies, note), there))
+    ranks: Counter[tuple[str, str]] = Counter()
+    found = []
+    for (person, policy, _), (until, counts, there) in sorted(
+        longest.items(), key=lambda one: (not one[1][1], now - one[1][0], one[1][2])
+    ):
+        found.append((not counts, ranks[person, policy], now - until, there))
+        ranks[person, policy] += 1
+    return [there for *_, there in sorted(found)]
 
 
 def involved(cache: Cache, request: AccessRequest) -> frozenset[str]:
@@ -49,12 +58,13 @@ def involved(cache: Cache, request: AccessRequest) -> frozenset[str]:
 def denials(cache: Cache, word: AccessApproval, involved: Container[str]) -> tuple[AccessApproval, ...]:
     """What people have said against the request that a word was said on, for its policy, whether they may or not."""
     asked = word.spec.request
-    return tuple(
-        one
-        for one in cache.approvals.about(Key(word.metadata.namespace, asked.name), asked.uid)
-        if (one.spec.verdict, one.spec.policy) == ("Deny", word.spec.policy)
-        and one.spec.approver.username not in involved
-    )
+    first: dict[str, Key] = {}
+    for there, note in cache.approvals.notes_about(Key(word.metadata.namespace, asked.name), asked.uid):
+        person, policy = note.word
+        if note.denies and policy == word.spec.policy and person not in involved:
+            first.setdefault(person, there)
+    read = (cache.approvals.get(there) for there in list(first.values())[:MOST_WORDS])
+    return tuple(one for one in read if one is not None)
 
 
 def kept_until(cache: Cache, request: AccessRequest, policies: Policies) -> datetime | None:
@@ -100,14 +110,22 @@ def denials_beside(cache: Cache, grant: TaskGrant, request: AccessRequest) -> tu
 
 
 def goes(cache: Cache, namespace: str, word: ApprovalReference) -> bool:
-    """Whether the request that a word was said on is gone or going, and the word with it."""
+    """Whether the request that a word was said on is gone, going or denied by a person, and the word with it."""
     note = cache.approvals.note(Key(namespace, word.name))
     if note is None or note.uid != word.uid:
         return False
     asked = cache.requests.note(Key(namespace, note.name))
     if asked is not None and asked.uid == note.request:
-        return asked.terminating
+        return word.request is not None and (asked.terminating or asked.denied)
     return asked is not None or cache.requests.known_gone(note.request)
+
+
+def unread(cache: Cache, namespace: str, word: ApprovalReference) -> bool:
+    """Whether it is not known if the other request that a word was said on is there."""
+    note = cache.approvals.note(Key(namespace, word.name))
+    if note is None or word.request is None:
+        return False
+    return cache.requests.note(Key(namespace, note.name)) is None and not cache.requests.known_gone(note.request)
 
 
 # -- whom news concerns ----------------------------------------------------------------------------------------------
@@ -140,13 +158,11 @@ def _covers(about: list[tuple[Key, ApprovalNote]]) -> bool:
 
 
 def _waiting_beside(cache: Cache, key: Key) -> set[Key]:
-    """Requests of the same pod that have no grant and have not finished."""
+    """Requests of the same task that have no grant and have not finished."""
     asked = cache.requests.note(key)
     if asked is None:
         return set()
+    notes = ((there, cache.requests.note(there)) for there in cache.requests.of_task(key.namespace, asked.task))
     return {
-        there
-        for there, note in cache.requests.notes()
-        if (there.namespace, note.pod) == (key.namespace, asked.pod)
-        and not (note.finished or there == key or there in cache.grants)
+        there for there, note in notes if not (note is None or note.finished or there == key or there in cache.grants)
     }

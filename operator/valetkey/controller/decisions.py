@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import orjson
@@ -13,6 +13,7 @@ import orjson
 from valetkey.controller import parents, status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about
+from valetkey.controller.beginnings import MARGIN
 from valetkey.controller.grant import ends
 from valetkey.controller.ledgers import Ledgers
 from valetkey.controller.pace import Agent
@@ -53,7 +54,7 @@ class Decisions:
         await parents.demand_known(self._backends, request.spec.parent)
         approvals = await self._approvals.heard(request)
         policies = self._surroundings.policies.of_namespace(key.namespace)
-        covering = await self._approvals.heard_beside(request, policies)
+        covering = await self._approvals.heard_beside(request, policies, self._held_since())
         # The last thing that is waited for: whoever is granted from here on counts for whoever comes next.
         opened = await self._ledgers.opened(request, policies) if policies.needs_ledger else {}
         unreviewed = self._ledgers.unreviewed(request) if policies.needs_ledger else {}
@@ -89,6 +90,14 @@ class Decisions:
         else:
             await self._write_down(request, facts, rehearsed, decision_id, told)
         return learnt(progress, decision=decision, decision_id=decision_id)
+
+    def _held_since(self) -> datetime | None:
+        """From when on who speaks is who they were: guards stood then, and the store has not been restored since."""
+        guarded = self._surroundings.guards_in_force(self._backends.clock()).since
+        restored = self._backends.cache.restored
+        if guarded is None:
+            return None
+        return max(guarded + MARGIN, restored) if restored is not None else guarded + MARGIN
 
     async def _write_down(
         self, request: AccessRequest, facts: Facts, rehearsed: Iterable[Rehearsal], decision: str, told: _Told

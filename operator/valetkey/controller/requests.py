@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
 from valetkey.controller.objects import Objects, version_of
 from valetkey.controller.queue import Key
 from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.policy.coverage import denied_by_a_person, task_of
 
 
 class RequestNote(NamedTuple):
     """What is known of a request without looking at it."""
 
+    namespace: str
     uid: str
     version: int
     created: datetime
@@ -27,6 +30,10 @@ class RequestNote(NamedTuple):
     pod: str
     """The uid of the pod that made it."""
     terminating: bool
+    denied: bool
+    """Whether a person's Deny has ended it."""
+    task: int
+    """The same for all requests of one task, whatever access they ask for; others may have it too. 0 is of no task."""
     parent: str
     """The uid of the request that it works for; empty where it works for none, or has finished."""
 
@@ -34,17 +41,22 @@ class RequestNote(NamedTuple):
 class Requests(Objects[AccessRequest, RequestNote]):
     """Requests by key, and since when each is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, went: Callable[[RequestNote], None] = lambda note: None) -> None:
+        """`went` is told of each request that is found to go, to be gone, or to have been denied by a person."""
         super().__init__(AccessRequest, _of_request)
+        self._went = went
+        self._of_task: defaultdict[tuple[str, int], set[Key]] = defaultdict(set)
         self._since: dict[str, float] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._children: defaultdict[str, set[Key]] = defaultdict(set)
 
     def put(self, body: AccessRequest) -> bool:
         """Takes in what was read; gives whether it is news."""
-        before = self.note(Key.of(body.metadata))
+        key = Key.of(body.metadata)
+        before = self.note(key)
         news = super().put(body)
         if news:
+            self._tell(before, self.note(key))
             if before is not None and before.uid != body.metadata.uid:
                 self._since.pop(before.uid, None)
             self._since.setdefault(body.metadata.uid, time.monotonic())
@@ -53,11 +65,27 @@ class Requests(Objects[AccessRequest, RequestNote]):
     def remove(self, key: Key, uid: str) -> AccessRequest | None:
         """Takes out the request of that uid; gives it back if it was there."""
         self._since.pop(uid, None)
-        return super().remove(key, uid)
+        before = self.note(key)
+        found = super().remove(key, uid)
+        if found is not None:
+            self._tell(before, None)
+        return found
 
     def beside(self, request: AccessRequest) -> int:
         """How many requests there are of the ServiceAccount that made this one."""
         return self._counts[request.metadata.namespace, request.spec.requester.service_account]
+
+    def of_task(self, namespace: str, task: int) -> frozenset[Key]:
+        """Requests of one task, and perhaps of another that looks the same."""
+        return frozenset(self._of_task.get((namespace, task), ()))
+
+    def _tell(self, before: RequestNote | None, now: RequestNote | None) -> None:
+        # Whoever brings the news, a write of this replica's or a watch: what rests on words about it has to hear of it.
+        if before is None:
+            return
+        same = now is not None and now.uid == before.uid
+        if not same or now is None or (now.terminating, now.denied) != (before.terminating, before.denied):
+            self._went(before)
 
     def of_parent(self, uid: str) -> frozenset[Key]:
         """Requests that work for the one of that uid."""
@@ -74,6 +102,8 @@ class Requests(Objects[AccessRequest, RequestNote]):
 
     def _enter(self, key: Key, note: RequestNote) -> None:
         self._counts[key.namespace, note.account] += 1
+        if note.task:
+            self._of_task[key.namespace, note.task].add(key)
         if note.parent:
             self._children[note.parent].add(key)
 
@@ -81,6 +111,10 @@ class Requests(Objects[AccessRequest, RequestNote]):
         self._counts[key.namespace, note.account] -= 1
         if not self._counts[key.namespace, note.account]:
             del self._counts[key.namespace, note.account]
+        if note.task:
+            self._of_task[key.namespace, note.task].discard(key)
+            if not self._of_task[key.namespace, note.task]:
+                del self._of_task[key.namespace, note.task]
         if note.parent:
             self._children[note.parent].discard(key)
             if not self._children[note.parent]:
@@ -89,6 +123,7 @@ class Requests(Objects[AccessRequest, RequestNote]):
 
 def _of_request(request: AccessRequest) -> RequestNote:
     return RequestNote(
+        namespace=sys.intern(request.metadata.namespace),
         uid=request.metadata.uid,
         version=version_of(request.metadata.resource_version),
         created=request.metadata.creation_timestamp,
@@ -97,5 +132,7 @@ def _of_request(request: AccessRequest) -> RequestNote:
         released=request.spec.outcome is not None,
         pod=sys.intern(request.spec.requester.pod_uid),
         terminating=request.metadata.terminating,
+        denied=denied_by_a_person(request),
+        task=task_of(request.spec),
         parent="" if request.spec.parent is None or request.finished is not None else request.spec.parent.uid,
     )

@@ -156,7 +156,7 @@ class Views:
             note = approvals.note(Key(namespace, one.name))
             if approvals.known_gone(one.uid) or coverage.goes(self._cache, namespace, one):
                 gone = one
-            elif note is None or note.uid != one.uid:
+            elif note is None or note.uid != one.uid or coverage.unread(self._cache, namespace, one):
                 unknown.append(one)
         return gone, tuple(unknown)
 
@@ -199,7 +199,11 @@ class Views:
             replace(statement(word, allowed=True), request=one.request)
             for one, word in coverage.rests_on(self._cache, grant)
         )
-        said = (*approvals, *beside)
+        covering = tuple(beside)
+        covered = {(one.username, one.policy) for one in covering}
+        # What they have said on this very request since adds nobody to those whom it rests on.
+        own = (one for one in approvals if one.verdict == "Deny" or (one.username, one.policy) not in covered)
+        said = (*own, *covering)
         facts = self._facts(request, identity, now, said, active={}, opened={}, unreviewed={}, live=True)
         verdict = decide(request.spec, policies, facts)
         order = grant.spec.order

@@ -43,7 +43,6 @@ class Approvals(Objects[AccessApproval, ApprovalNote]):
         super().__init__(AccessApproval, _of_approval)
         self._about: defaultdict[str, set[Key]] = defaultdict(set)
         self._reviews: defaultdict[str, set[Key]] = defaultdict(set)
-        self._covering: set[Key] = set()
 
     def about(self, key: Key, request_uid: str) -> tuple[AccessApproval, ...]:
         """What was said on this very request: of each person the first word of either kind for a policy.
@@ -76,22 +75,14 @@ class Approvals(Objects[AccessApproval, ApprovalNote]):
         known = (self.note(there) for there in self._about.get(request_uid, ()) if there[0] == namespace)
         return {note.uid for note in known if note is not None}
 
-    def covering(self, namespace: str) -> list[tuple[Key, ApprovalNote]]:
-        """What was said in a namespace on whole tasks, in force or not."""
-        known = ((there, self.note(there)) for there in self._covering if there[0] == namespace)
-        return [(there, note) for there, note in known if note is not None]
-
     def _enter(self, key: Key, note: ApprovalNote) -> None:
         self._of(note)[note.request].add(key)
-        if note.until is not None:
-            self._covering.add(key)
 
     def _leave(self, key: Key, note: ApprovalNote) -> None:
         said = self._of(note)
         said[note.request].discard(key)
         if not said[note.request]:
             del said[note.request]
-        self._covering.discard(key)
 
     def _of(self, note: ApprovalNote) -> defaultdict[str, set[Key]]:
         return self._reviews if note.reviews else self._about

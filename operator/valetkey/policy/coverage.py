@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import orjson
 from pydantic import ValidationError
 
 from valetkey.kinds.access import Access
@@ -34,7 +35,7 @@ from valetkey.reasons import Reason
 LONGEST: Final = timedelta(hours=24)
 """How long after it was said a word covers others at most, whatever it says."""
 MOST: Final = 16
-"""Of the people whose words cover a request, as many count: a grant names each word that it rests on."""
+"""Of the people whose words cover a request for a policy, as many count: a grant names each word that it rests on."""
 MOST_PAIRS: Final = 256
 """Rules of one request times those of the other: of more it is not worked out whether one lies within the other."""
 
@@ -74,10 +75,11 @@ def seen(policy: AgentPolicy | None, generation: int, said_at: datetime) -> bool
     return policy.metadata.generation == generation and policy.metadata.creation_timestamp < said_at
 
 
-def counted(request: RequestSpec, policies: Policies, facts: Facts) -> Facts:
+def counted(request: RequestSpec, policies: Policies, facts: Facts, *, fewest: bool = False) -> Facts:
     """The facts with the words on other requests that count for this one among the approvals; the same if none does.
 
-    Of each person one for a policy, that which covers longest, and none where they have spoken on this very request.
+    Of each person one for a policy, that which covers longest, and none where they have spoken on this very request;
+    with `fewest`, of as many people as the policy asks, so that a word that ends soon does not shorten what needs none.
     """
     spoken = {(one.username, one.policy) for one in counting(request, facts)}
     longest: dict[tuple[str, str], Statement] = {}
@@ -86,7 +88,13 @@ def counted(request: RequestSpec, policies: Policies, facts: Facts) -> Facts:
         by = said.username, said.policy
         if by not in spoken and by not in longest and not_counting(one, request, policy, facts) is None:
             longest[by] = said
-    heard = tuple(longest.values())[:MOST]
+    heard: list[Statement] = []
+    for name in dict.fromkeys(policy for _, policy in longest):
+        approval = policies.enforced(name)
+        needed = approval.spec.approval.needed if approval is not None and approval.spec.approval is not None else 0
+        own = sum(policy == name for _, policy in spoken)
+        most = max(1, needed - own) if fewest else MOST
+        heard += [one for (_, policy), one in longest.items() if policy == name][:most]
     return replace(facts, approvals=(*facts.approvals, *heard)) if heard else facts
 
 
@@ -129,6 +137,41 @@ def void_for(word: TaskWord, request: RequestSpec, policy: AgentPolicy | None, n
         or (None if said.allowed else f"and may no longer approve for policy {said.policy}")
     )
     return why and f"{said.username} approved the task of {said.request} until {format_seconds(_until(said))}, {why}"
+
+
+def task_of(request: RequestSpec) -> int:
+    """A number that requests of one task have in common, and others seldom; 0 for one that is of no task.
+
+    It is of this process alone.
+    """
+    try:
+        words = orjson.dumps(
+            [
+                request.subject.pod_uid,
+                request.requester.pod_uid,
+                *_account(request),
+                request.task.purpose,
+                _plain(dict(request.task.parameters)),
+                request.parent and request.parent.to_api(),
+                request.delegation and request.delegation.to_api(),
+            ],
+            option=orjson.OPT_SORT_KEYS,
+        )
+    except (orjson.JSONEncodeError, RecursionError):
+        return 0  # nested deeper than anything that is ever granted
+    return hash(words) or 1
+
+
+def _plain(value: object) -> object:
+    """JSON in which equal numbers are written alike."""
+    match value:
+        case float() if value.is_integer():
+            return int(value) if -(2**63) <= value < 2**64 else value
+        case dict():
+            return {name: _plain(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+    return value
 
 
 def _other_task(one: RequestSpec, other: RequestSpec) -> str | None:

@@ -49,11 +49,17 @@ def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
     if denied is not None:
         return denied
     alone = _by_policies(request, policies, facts)
-    covered = facts if isinstance(alone, Approved) else coverage.counted(request, policies, facts)
-    if covered is facts:
+    if isinstance(alone, Approved) or not facts.covering:
         return alone
-    decision = _by_policies(request, policies, covered)
-    return decision if isinstance(decision, Approved | Waiting) else alone
+    decision: Decision = alone
+    for fewest in (True, False):
+        covered = coverage.counted(request, policies, facts, fewest=fewest)
+        if covered is facts:
+            return alone
+        decision = _by_policies(request, policies, covered)
+        if isinstance(decision, Approved):
+            return decision
+    return decision if isinstance(decision, Waiting) else alone
 
 
 def _by_policies(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:

@@ -251,10 +251,20 @@ def test_what_is_granted_ends_when_the_word_does_though_its_own_time_is_longer()
 
 def test_of_several_words_the_first_that_ends_ends_the_grant_for_all_were_read() -> None:
     words = (word(until=17 * MINUTE), word("bob", until=14 * MINUTE), word("kim", until=HOUR))
-    decision = asked(words=words, spec=request(ttl="15m"))
+    everybody = deny(validations=[{"name": "n", "expression": "size(approvals) < 3", "message": "m"}])
+    decision = asked(policy(approval=TASK), everybody, words=words, spec=request(ttl="15m"))
     assert sorted(rests_on(decision)) == [("ann", "r1"), ("bob", "r1"), ("kim", "r1")]
     assert isinstance(decision, Approved)
     assert decision.not_after(LATER) == LATER + 4 * MINUTE
+
+
+@pytest.mark.parametrize(("needed", "people"), [(1, ["kim"]), (2, ["ann", "kim"]), (3, ["ann", "bob", "kim"])])
+def test_of_more_words_than_are_needed_those_that_cover_longest_are_heard(needed: int, people: list[str]) -> None:
+    words = (word(until=17 * MINUTE), word("bob", until=14 * MINUTE), word("kim", until=HOUR))
+    decision = asked(policy(approval=TASK | {"approvals": needed}), words=words, spec=request(ttl="15m"))
+    assert sorted(name for name, _ in rests_on(decision)) == people
+    assert isinstance(decision, Approved)
+    assert (decision.not_after(LATER) == LATER + 4 * MINUTE) is (needed == 3)
 
 
 def test_the_policys_own_end_stays_where_it_is_sooner() -> None:
@@ -390,8 +400,9 @@ def test_of_a_persons_words_that_which_covers_longest_counts_and_one_that_is_voi
 
 def test_sixteen_people_count_and_no_grant_names_more_words_than_it_can() -> None:
     needed = policy(approval=TASK | {"approvals": 10})
+    everybody = deny(validations=[{"name": "n", "expression": f"size(approvals) < {MOST}", "message": "m"}])
     words = tuple(word(f"p{at:02}", until=HOUR + at * MINUTE) for at in range(40))
-    decision = asked(needed, words=words)
+    decision = asked(needed, everybody, words=words)
     assert [name for name, _ in rests_on(decision)] == sorted(f"p{at:02}" for at in range(40 - MOST, 40))
 
 
