@@ -21,7 +21,7 @@ of an answer a worse one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.policy import allow, coverage, deny, lineage
@@ -37,6 +37,9 @@ from valetkey.policy.subjects import Selected, selected
 from valetkey.reasons import Reason
 
 __all__ = ["Approved", "Decision", "Denied", "Undecided", "Waiting", "decide"]
+
+_Said = Approved | Waiting | allow.Refusal | allow.Failed
+"""What one Allow says."""
 
 
 def decide(request: RequestSpec, policies: Policies, facts: Facts) -> Decision:
@@ -131,22 +134,34 @@ def _by_another(
 ) -> Approved | Waiting | None:
     """The first Allow whose own words content every Deny; or else the first that waits for people."""
     waiting: Waiting | None = None
-    known = False
-    for compiled in policies.usable("Allow"):
-        about = selected(compiled.policy, question.facts)
-        if compiled.policy.spec.break_glass is not None and known:
-            break
-        known |= about is Selected.UNKNOWN and not allow.is_over(compiled.policy.spec, question.facts)
-        if about is not Selected.YES:
-            continue
-        heard = question.heard(compiled.policy.metadata.name)
-        said = allow.consider(compiled, heard)
-        known |= compiled.policy.spec.break_glass is None and _knows_the_purpose(said)
-        if isinstance(said, Approved) and _by_deny(denies, heard, policies) is None:
-            return said
+    for compiled, said in _candidates(question, policies):
+        if isinstance(said, Approved):
+            heard = question.heard(compiled.policy.metadata.name)
+            if _by_deny(denies, heard, policies) is None:
+                return said
         if isinstance(said, Waiting):
             waiting = waiting or said
     return waiting
+
+
+def _candidates(question: Question, policies: Policies) -> Iterator[tuple[CompiledPolicy, _Said | None]]:
+    """Each Allow about the agent and what it says; None where it is not known whether it is about the agent.
+
+    Those for emergencies come last, and not at all where another is, or may be, for this purpose.
+    """
+    facts, known = question.facts, False
+    for compiled in policies.usable("Allow"):
+        emergency = compiled.policy.spec.break_glass is not None
+        if known and emergency:
+            return
+        match selected(compiled.policy, facts):
+            case Selected.YES:
+                said = allow.consider(compiled, question.heard(compiled.policy.metadata.name))
+                known |= not emergency and _knows_the_purpose(said)
+                yield compiled, said
+            case Selected.UNKNOWN if not allow.is_over(compiled.policy.spec, facts):
+                known = True
+                yield compiled, None
 
 
 def _by_deny(denies: Iterable[CompiledPolicy], question: Question, policies: Policies) -> Denied | Undecided | None:
@@ -181,23 +196,12 @@ def _by_allow(question: Question, policies: Policies) -> Decision:
     refusals: list[allow.Refusal] = []
     failed: allow.Failed | None = None
     unknown: str | None = None
-    known = False
-    """Whether a policy that is not for emergencies is, or may be, for this purpose."""
     about_agent: list[CompiledPolicy] = []
-    for compiled in policies.usable("Allow"):
-        if known and compiled.policy.spec.break_glass is not None:
-            break
-        match selected(compiled.policy, facts):
-            case Selected.NO:
-                continue
-            case Selected.UNKNOWN:
-                if not allow.is_over(compiled.policy.spec, facts):
-                    unknown = unknown or compiled.policy.metadata.name
-                    known = True
-                continue
+    for compiled, said in _candidates(question, policies):
+        if said is None:
+            unknown = unknown or compiled.policy.metadata.name
+            continue
         about_agent.append(compiled)
-        said = allow.consider(compiled, question.heard(compiled.policy.metadata.name))
-        known |= compiled.policy.spec.break_glass is None and _knows_the_purpose(said)
         match said:
             case Approved() as approved:
                 return approved
@@ -227,7 +231,7 @@ def _by_allow(question: Question, policies: Policies) -> Decision:
     return Denied(add_note(told, skipped), nearest.policy)
 
 
-def _knows_the_purpose(said: Approved | Waiting | allow.Refusal | allow.Failed) -> bool:
+def _knows_the_purpose(said: _Said) -> bool:
     return not isinstance(said, allow.Refusal) or said.stage > allow.Stage.PURPOSE
 
 
