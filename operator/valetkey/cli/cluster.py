@@ -17,9 +17,10 @@ from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.delegation import Parent
 from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube.pods import parse
+from valetkey.policy.approvals import statement
 from valetkey.policy.compile import Policies, compile_policy
 from valetkey.policy.coverage import task_word
-from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement, TaskWord
+from valetkey.policy.facts import Facts, ParentFacts, RoleRule, TaskWord
 from valetkey.policy.lineage import parent_facts
 
 LIMIT: int = 20
@@ -58,7 +59,7 @@ def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: st
         cluster_roles={name: rules for name, rules in roles.items() if rules is not None},
         active=active,
         limit_active=LIMIT,
-        approvals=tuple(_statement(one) for one in words if one.spec.request.uid == request_uid),
+        approvals=tuple(statement(one, allowed=True) for one in words if one.spec.request.uid == request_uid),
         covering=tuple(_beside(namespace, words, request_uid)) if request_uid is not None else (),
         parent=_parent(request.parent),
         live=False,
@@ -100,23 +101,9 @@ def _beside(namespace: str, words: list[AccessApproval], request_uid: str) -> It
         uid = one.spec.request.uid
         if uid in requests:
             asked = AccessRequest.model_validate(requests[uid])
-            word = task_word(_statement(one), one.spec, asked, denied.get((uid, one.spec.policy)))
+            word = task_word(statement(one, allowed=True), one.spec, asked, denied.get((uid, one.spec.policy)))
             if word is not None:
                 yield word
-
-
-def _statement(one: AccessApproval) -> Statement:
-    return Statement(
-        name=one.metadata.name,
-        uid=one.metadata.uid,
-        policy=one.spec.policy,
-        verdict="Deny" if one.spec.verdict == "Deny" else "Approve",
-        username=one.spec.approver.username,
-        groups=one.spec.approver.groups,
-        reason=one.spec.reason,
-        at=one.metadata.creation_timestamp,
-        allowed=True,
-    )
 
 
 def _list(kind: str, namespace: str | None = None) -> list[Json]:

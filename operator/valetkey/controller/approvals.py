@@ -21,6 +21,7 @@ from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
+from valetkey.policy.approvals import statement
 from valetkey.policy.compile import Policies
 from valetkey.policy.coverage import readable, task_word, void_for
 from valetkey.policy.facts import Statement, TaskWord
@@ -177,23 +178,6 @@ class Approvals:
             },
         )
         return answer["status"].get("allowed") is True
-
-
-def statement(approval: AccessApproval, *, allowed: bool) -> Statement:
-    """An approval as policy reads it; a review is none."""
-    assert approval.spec.verdict != "Reviewed"
-    spec = approval.spec
-    return Statement(
-        name=approval.metadata.name,
-        uid=approval.metadata.uid,
-        policy=spec.policy,
-        verdict="Deny" if spec.verdict == "Deny" else "Approve",
-        username=spec.approver.username,
-        groups=spec.approver.groups,
-        reason=spec.reason,
-        at=approval.metadata.creation_timestamp,
-        allowed=allowed,
-    )
 
 
 def _heard(one: _Beside, allowed: Mapping[_Right, bool]) -> TaskWord:

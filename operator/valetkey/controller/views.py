@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Final
 
 from valetkey.controller import coverage, parents
-from valetkey.controller.approvals import statement
 from valetkey.controller.cache import Cache
 from valetkey.controller.parents import Standing
 from valetkey.controller.queue import Key
@@ -20,6 +19,7 @@ from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.base import Metadata, format_duration
 from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import ApprovalReference, Order, TaskGrant
+from valetkey.policy.approvals import statement
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, decide
 from valetkey.policy.facts import Facts, Statement, TaskWord, Unreviewed
 from valetkey.policy.rehearsal import Rehearsal, rehearse

@@ -1,13 +1,14 @@
 """Has everybody said yes whom a policy asks, and has nobody said no?
 
-What counts is said by somebody who still had the right when it was asked, and never by the requester itself,
-nor by those who hand the work on or may get it. A word
-stands for the policy that it names: another that grants does not rest on it, nor does a guardrail that looks at that.
+What counts is said by somebody who still had the right when it was asked, and never by the requester itself, nor by
+those who hand the work on or may get it. A word stands for the policy that it names: another that grants does not rest
+on it, nor does a guardrail that looks at that.
 What people have said on other requests of the task is among the approvals where it counts (`coverage`).
 """
 
 from __future__ import annotations
 
+from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import RequestSpec
 from valetkey.kinds.base import format_seconds
 from valetkey.kinds.demands import Approval
@@ -15,6 +16,23 @@ from valetkey.kinds.taskgrant import ApprovalReference
 from valetkey.policy.facts import Facts, Statement
 from valetkey.policy.lineage import concerned
 from valetkey.policy.outcomes import Waiting
+
+
+def statement(approval: AccessApproval, *, allowed: bool) -> Statement:
+    """An approval as policy reads it; a review is none."""
+    assert approval.spec.verdict != "Reviewed"
+    spec = approval.spec
+    return Statement(
+        name=approval.metadata.name,
+        uid=approval.metadata.uid,
+        policy=spec.policy,
+        verdict="Deny" if spec.verdict == "Deny" else "Approve",
+        username=spec.approver.username,
+        groups=spec.approver.groups,
+        reason=spec.reason,
+        at=approval.metadata.creation_timestamp,
+        allowed=allowed,
+    )
 
 
 def counting(request: RequestSpec, facts: Facts, policy: str | None = None) -> tuple[Statement, ...]:
