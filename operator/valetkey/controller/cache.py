@@ -222,15 +222,13 @@ class Cache:
         """When it was last found to have been restored: what was made before is over too."""
         self.pods = Pods()
 
-    def _went(self, request: RequestNote) -> None:
+    def _went(self, namespace: str, request: RequestNote) -> None:
         """Has those looked at whom words on a request covered: what is granted by them, and what waits by them."""
-        waiting = (key for key in self.requests.of_task(request.namespace, request.task) if key not in self.grants)
-        words = self.approvals.uids_about(request.namespace, request.uid)
-        for key in (
-            {*waiting, *(key for word in words for key in self.grants.of_word(request.namespace, word))}
-            if words
-            else ()
-        ):
+        words = self.approvals.uids_about(namespace, request.uid)
+        if not words:
+            return
+        waiting = (key for key in self.requests.of_task(namespace, request.task) if key not in self.grants)
+        for key in {*waiting, *(key for word in words for key in self.grants.of_word(namespace, word))}:
             self._wake(key)
 
     def _ended(self, request: str) -> None:

@@ -18,7 +18,6 @@ from valetkey.policy.coverage import denied_by_a_person, task_of
 class RequestNote(NamedTuple):
     """What is known of a request without looking at it."""
 
-    namespace: str
     uid: str
     version: int
     created: datetime
@@ -41,8 +40,8 @@ class RequestNote(NamedTuple):
 class Requests(Objects[AccessRequest, RequestNote]):
     """Requests by key, and since when each is known."""
 
-    def __init__(self, went: Callable[[RequestNote], None] = lambda note: None) -> None:
-        """`went` is told of each request that is found to go, to be gone, or to have been denied by a person."""
+    def __init__(self, went: Callable[[str, RequestNote], None] = lambda namespace, note: None) -> None:
+        """`went` is told, by namespace and note, of each request that goes, is gone, or was denied by a person."""
         super().__init__(AccessRequest, _of_request)
         self._went = went
         self._of_task: defaultdict[tuple[str, int], set[Key]] = defaultdict(set)
@@ -56,7 +55,7 @@ class Requests(Objects[AccessRequest, RequestNote]):
         before = self.note(key)
         news = super().put(body)
         if news:
-            self._tell(before, self.note(key))
+            self._tell(key, before, self.note(key))
             if before is not None and before.uid != body.metadata.uid:
                 self._since.pop(before.uid, None)
             self._since.setdefault(body.metadata.uid, time.monotonic())
@@ -68,7 +67,7 @@ class Requests(Objects[AccessRequest, RequestNote]):
         before = self.note(key)
         found = super().remove(key, uid)
         if found is not None:
-            self._tell(before, None)
+            self._tell(key, before, None)
         return found
 
     def beside(self, request: AccessRequest) -> int:
@@ -79,13 +78,13 @@ class Requests(Objects[AccessRequest, RequestNote]):
         """Requests of one task, and perhaps of another that looks the same."""
         return frozenset(self._of_task.get((namespace, task), ()))
 
-    def _tell(self, before: RequestNote | None, now: RequestNote | None) -> None:
+    def _tell(self, key: Key, before: RequestNote | None, now: RequestNote | None) -> None:
         # Whoever brings the news, a write of this replica's or a watch: what rests on words about it has to hear of it.
         if before is None:
             return
         same = now is not None and now.uid == before.uid
         if not same or now is None or (now.terminating, now.denied) != (before.terminating, before.denied):
-            self._went(before)
+            self._went(key.namespace, before)
 
     def of_parent(self, uid: str) -> frozenset[Key]:
         """Requests that work for the one of that uid."""
@@ -123,7 +122,6 @@ class Requests(Objects[AccessRequest, RequestNote]):
 
 def _of_request(request: AccessRequest) -> RequestNote:
     return RequestNote(
-        namespace=sys.intern(request.metadata.namespace),
         uid=request.metadata.uid,
         version=version_of(request.metadata.resource_version),
         created=request.metadata.creation_timestamp,
