@@ -77,6 +77,7 @@ class Reason(StrEnum):
     DELIVERY_CONFLICT = "DeliveryConflict"
     DELIVERY_SHARED = "DeliveryShared"
     VOLUME_MISSING = "VolumeMissing"
+    PUBLIC_KEY_INVALID = "PublicKeyInvalid"
     DELIVERY_PENDING = "DeliveryPending"
     # TaskGrant Revoked
     GRANT_ACTIVE = "GrantActive"
@@ -157,7 +158,9 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
     },
     ("TaskGrant", "Delivered"): {
         "True": frozenset({Reason.CREDENTIAL_DELIVERED}),
-        "False": frozenset({Reason.DELIVERY_CONFLICT, Reason.DELIVERY_SHARED, Reason.VOLUME_MISSING}),
+        "False": frozenset(
+            {Reason.DELIVERY_CONFLICT, Reason.DELIVERY_SHARED, Reason.VOLUME_MISSING, Reason.PUBLIC_KEY_INVALID}
+        ),
         "Unknown": frozenset({Reason.DELIVERY_PENDING}),
     },
     ("TaskGrant", "Revoked"): {

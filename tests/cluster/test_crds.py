@@ -14,6 +14,7 @@ from tests.cluster.api import ROOT, Api, Json, merged, unique
 from tests.cluster.world import World, grant, policy, unfilled
 
 REQUESTS = "/apis/valetkey.dev/v1alpha1/namespaces/agents/accessrequests"
+SEALED = {"publicKey": "B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw="}
 GRANTS = "/apis/valetkey.dev/v1alpha1/namespaces/agents/taskgrants"
 POLICIES = "/apis/valetkey.dev/v1alpha1/agentpolicies"
 
@@ -68,6 +69,7 @@ def selector(**requirement: Any) -> Json:
         },
         {"spec": {"task": {"objective": "Größe 10 → 12, weil «checkout» fällt 🙂"}}},
         {"spec": {"delivery": {"secret": {"name": "valetkey-asker"}}}},
+        {"spec": {"delivery": {"secret": None, "sealed": SEALED}}},
         {"spec": {"parent": PARENT}},
         {"spec": {"delegation": {"to": [WORKER]}}},
         {
@@ -144,9 +146,20 @@ async def test_a_request_is_accepted(api: Api, world: World, change: Json) -> No
         ({"spec": {"ttl": "-5m"}}, "spec.ttl: Invalid value"),
         (
             {"spec": {"delivery": {"secret": None}}},
-            "spec.delivery: Invalid value: delivery has exactly one member: secret",
+            "spec.delivery: Invalid value: delivery has exactly one member: secret or sealed",
+        ),
+        (
+            {"spec": {"delivery": {"secret": {}, "sealed": SEALED}}},
+            "spec.delivery: Invalid value: delivery has exactly one member: secret or sealed",
         ),
         ({"spec": {"delivery": {"secret": {"name": "other"}}}}, "spec.delivery.secret.name: Invalid value"),
+        *(
+            (
+                {"spec": {"delivery": {"secret": None, "sealed": {"publicKey": key}}}},
+                "spec.delivery.sealed.publicKey: Invalid value",
+            )
+            for key in ("", "AAAA", "A" * 42 + "B=", "A" * 44, "A" * 43 + "-")
+        ),
         ({"spec": {"task": {"id": "run 8841"}}}, "spec.task.id: Invalid value"),
         ({"spec": {"task": {"purpose": "re\x1b[31mmediation"}}}, "spec.task.purpose: Invalid value"),
         *(
@@ -219,6 +232,7 @@ async def test_unknown_members_are_refused_by_clients_that_ask_for_it(api: Api, 
                 {"spec": {"ttl": "10m"}},
                 {"spec": {"ttl": None}},
                 {"spec": {"delivery": {"secret": {"name": "valetkey-other"}}}},
+                {"spec": {"delivery": {"secret": None, "sealed": SEALED}}},
                 {"spec": {"subject": {"podUID": "other"}}},
                 {"spec": {"requester": {"nodeName": "other"}}},
                 {"spec": {"outcome": "Succeeded", "ttl": "10m"}},

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.properties.world import World
+from tests.properties.world import PUBLIC_KEY, World
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.decisions import Decisions
+from valetkey.controller.deliveries import Deliveries
 from valetkey.controller.endings import Endings
 from valetkey.controller.intake import Intake
 from valetkey.controller.ledgers import Ledgers
@@ -88,6 +89,7 @@ class Process:
             clock=lambda: world.now,
         )
         self.reviews = Reviews(backends, ledgers, namespaces=lambda: self.surroundings.namespaces)
+        deliveries = Deliveries(backends)
         self.sweep = Sweep(backends, every=timedelta(minutes=5))
         self.worker = Worker(
             queue=self.queue,
@@ -95,7 +97,8 @@ class Process:
             backends=backends,
             decisions=Decisions(backends, self.surroundings, views, ledgers),
             beginnings=Beginnings(backends, self.surroundings, views),
-            endings=Endings(backends),
+            deliveries=deliveries,
+            endings=Endings(backends, deliveries),
             times=TIMES,
         )
 
@@ -172,7 +175,7 @@ def pod(name: str) -> Json:
 
 
 def request(name: str, owner: Json, ttl: str, secret: str, now: datetime) -> Json:
-    """A request as admission leaves it."""
+    """A request as admission leaves it; without a Secret for sealed delivery."""
     metadata = owner["metadata"]
     return {
         "metadata": {
@@ -193,7 +196,7 @@ def request(name: str, owner: Json, ttl: str, secret: str, now: datetime) -> Jso
                 }
             },
             "ttl": ttl,
-            "delivery": {"secret": {"name": secret}},
+            "delivery": {"secret": {"name": secret}} if secret else {"sealed": {"publicKey": PUBLIC_KEY}},
             "subject": {"podName": metadata["name"], "podUID": metadata["uid"]},
             "requester": {
                 "username": "system:serviceaccount:shop:fixer",

@@ -156,18 +156,18 @@ class Machine(RuleBasedStateMachine):
 
     # -- agents and people -----------------------------------------------------------------------------------------
 
-    @rule(owner=st.sampled_from(PODS), ttl=st.sampled_from([SHORT, LONG]), secret=st.sampled_from(["a", "b"]))
+    @rule(owner=st.sampled_from(PODS), ttl=st.sampled_from([SHORT, LONG]), secret=st.sampled_from(["a", "b", ""]))
     def an_agent_asks(self, owner: str, ttl: str, secret: str) -> None:
         found = self.world.objects.get(("Pod", "shop", owner))
         if found is not None:
             self.count += 1
-            body = request(f"r{self.count}", found, ttl, f"valetkey-{owner}-{secret}", self.world.now)
+            body = request(f"r{self.count}", found, ttl, secret and f"valetkey-{owner}-{secret}", self.world.now)
             body["spec"] |= HANDS_ON
             made = self.world.add("AccessRequest", body)
             self.pods[made["metadata"]["uid"]] = found["metadata"]["uid"]
 
     @precondition(lambda self: self.world.of("AccessRequest"))
-    @rule(data=st.data(), owner=st.sampled_from(PODS), secret=st.sampled_from(["a", "b"]), depth=st.integers(1, 3))
+    @rule(data=st.data(), owner=st.sampled_from(PODS), secret=st.sampled_from(["a", "b", ""]), depth=st.integers(1, 3))
     def an_agent_asks_for_work_that_another_hands_on(
         self, data: st.DataObject, owner: str, secret: str, depth: int
     ) -> None:
@@ -178,7 +178,7 @@ class Machine(RuleBasedStateMachine):
         found = self.world.objects.get(("Pod", "shop", owner))
         if found is not None:
             self.count += 1
-            body = request(f"r{self.count}", found, LONG, f"valetkey-{owner}-{secret}", self.world.now)
+            body = request(f"r{self.count}", found, LONG, secret and f"valetkey-{owner}-{secret}", self.world.now)
             body["spec"] |= {"parent": {field: parent[field] for field in ("namespace", "name", "uid")}}
             body["spec"] |= {"delegation": HANDS_ON["delegation"] | {"maxDepth": depth}}
             made = self.world.add("AccessRequest", body)
@@ -476,6 +476,7 @@ class Machine(RuleBasedStateMachine):
         assert not world.live_tokens()
         for body in world.of("AccessRequest"):
             assert AccessRequest.model_validate(body).finished, body
+            assert "delivery" not in body["status"], body
         self.check_reasons()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()

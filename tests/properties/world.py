@@ -15,7 +15,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
 from tests.cluster.api import merged
+from valetkey.delivery.sealed import binding
 from valetkey.errors import UnavailableError
 from valetkey.kinds.base import REQUEST_LABEL, SECRET_TYPE, Metadata, format_time
 from valetkey.kinds.schema import KINDS, crd
@@ -47,6 +51,9 @@ _KINDS = {
     "customresourcedefinitions": "CustomResourceDefinition",
 }
 _CRDS = {body["metadata"]["name"]: merged(body, {"metadata": {"resourceVersion": "1"}}) for body in map(crd, KINDS)}
+KEY = X25519PrivateKey.from_private_bytes(bytes(range(32)))
+"""The agents' key, where they ask for sealed delivery."""
+PUBLIC_KEY = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()
 Place = tuple[str, str, str]
 """Kind, namespace, name."""
 
@@ -64,7 +71,7 @@ class World:
         self.tokens: dict[str, tuple[str, str]] = {}
         """Account name and uid, by token."""
         self.placed: list[tuple[str, str]] = []
-        """Request uid and token, of every credential that ever lay in a Secret."""
+        """Request uid and token, of every credential that ever lay in a Secret or in a request, sealed."""
         self.records: list[dict[str, Any]] = []
         self.granted: list[datetime] = []
         """When each TaskGrant was created."""
@@ -255,6 +262,7 @@ class World:
         metadata = body["metadata"]
         metadata["resourceVersion"] = str(self._count)
         place = (kind, metadata.get("namespace") or "", metadata["name"])
+        before = self.objects.get(place)
         if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
             self.objects.pop(place, None)
             self._collect(metadata["uid"])
@@ -263,7 +271,17 @@ class World:
         if kind == "Secret" and body.get("data", {}).get("token"):
             token = base64.b64decode(body["data"]["token"]).decode()
             self.placed.append((metadata["labels"][REQUEST_LABEL], token))
+        if kind == "AccessRequest" and "ciphertext" in _sealed(body):
+            self._take_sealed(body, _sealed(before or {}))
         return copy.deepcopy(body)
+
+    def _take_sealed(self, body: Json, before: Json) -> None:
+        """Opens what has come into a request, as the agent does; its sequence is higher than that of what was there."""
+        sealed = _sealed(body)
+        if sealed == before:
+            return
+        assert sealed["sequence"] > before.get("sequence", 0), "an agent would not open it"
+        self.placed.append((body["metadata"]["uid"], opened(body)["token"]))
 
     def _token(self, account: Json) -> Json:
         self._count += 1
@@ -305,6 +323,19 @@ class _Request:
         if world.fuse is not None and world.fuse <= 0:
             world.dead = True
             raise Crash
+
+
+def opened(request: Json) -> dict[str, str]:
+    """The files that are sealed in a request's status."""
+    status, spec, sealed = request["status"], request["spec"], _sealed(request)
+    uids = request["metadata"]["uid"], spec["subject"]["podUID"], status["grant"]["uid"]
+    suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
+    text = suite.decrypt(base64.b64decode(sealed["ciphertext"]), KEY, info=binding(*uids, sealed["sequence"]))
+    return dict(json.loads(text))
+
+
+def _sealed(request: Json) -> Json:
+    return dict(request.get("status", {}).get("delivery", {}).get("sealed", {}))
 
 
 def ends_at(job: Json) -> datetime:

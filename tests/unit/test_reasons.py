@@ -40,7 +40,7 @@ DESIGN: dict[tuple[str, str], dict[Status, str]] = {
     },
     ("TaskGrant", "Delivered"): {
         "True": "CredentialDelivered",
-        "False": "DeliveryConflict DeliveryShared VolumeMissing",
+        "False": "DeliveryConflict DeliveryShared VolumeMissing PublicKeyInvalid",
         "Unknown": "DeliveryPending",
     },
     ("TaskGrant", "Revoked"): {"False": "GrantActive", "Unknown": "RevocationPending RevocationFailed"},

@@ -6,19 +6,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from valetkey import identity
-from valetkey.controller import parents, status
+from valetkey.controller import deliveries, parents, status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about_grant, in_time
 from valetkey.controller.queue import Key
-from valetkey.controller.steps import Deliver, Identify, Issue, Open, Progress, learnt
+from valetkey.controller.steps import Identify, Issue, Open, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
 from valetkey.controller.views import Views
-from valetkey.delivery import secret as secret_delivery
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import (
-    GrantDelivery,
     GrantSpec,
     Order,
     OrderSubject,
@@ -39,7 +37,7 @@ SOON: Final = timedelta(seconds=1)
 
 
 class Beginnings:
-    """Carries requests from Identify to Deliver."""
+    """Carries requests from Identify to Issue."""
 
     def __init__(self, backends: Backends, surroundings: Surroundings, views: Views) -> None:
         self._backends = backends
@@ -57,10 +55,7 @@ class Beginnings:
         check_claims(request.spec.task)
         verified, pod = await identity.verify(self._backends.api, request)
         self._backends.cache.pods.put(pod)
-        asked = request.spec.delivery.secret
-        name = (asked.name if asked else None) or pod.default_secret or ""
-        place = secret_delivery.plan(request, pod, self._views.sharers(pod.namespace, name, pod.uid))
-        return learnt(progress, identity=verified, secret=place)
+        return learnt(progress, identity=verified, place=deliveries.plan(request, pod, self._views))
 
     async def open(self, step: Open, progress: Progress) -> Progress:
         """Writes the grant: whoever changes what it was decided on from now on finds it."""
@@ -71,7 +66,7 @@ class Beginnings:
             request=RequestReference(name=request.metadata.name, uid=request.metadata.uid),
             order=order,
             plan=backends.issuer(order).plan(order),
-            delivery=GrantDelivery(secret=step.secret),
+            delivery=step.place,
         )
         body: Json = {
             "apiVersion": API_VERSION,
@@ -146,38 +141,6 @@ class Beginnings:
             made = issuer.issue(grant.spec.order, grant.spec.plan)
         credential = await in_time(made, Reason.BACKEND_UNAVAILABLE)
         return learnt(progress, credential=credential)
-
-    async def deliver(self, step: Deliver, progress: Progress) -> Progress:
-        """Places the credential; the grant says so last, so that a crash before it begins again with a new one."""
-        grant, credential, backends = step.grant, step.credential, self._backends
-        fields = about_grant(grant) | {"credential_id": credential.id}
-        await backends.log.write(
-            Reason.CREDENTIAL_ISSUED, **fields, message=f"dies by itself at {credential.expires_at}"
-        )
-        placed = await backends.delivery.place(grant, credential)
-        made = credential.made or tuple(entry for entry in grant.status.made if entry.kind != "Secret")
-        request = backends.request_of(grant)
-        now, work = backends.clock(), []
-        if request is not None:
-            overrun = backends.issuer(grant.spec.order).overrun
-            shown = status.of_ready(request, grant, credential, overrun, now)
-            work.append(backends.write_request_status(request, shown))
-            backends.events.post(
-                "AccessRequest",
-                request.metadata,
-                Reason.ACCESS_DELIVERED,
-                f"{grant.spec.order.line} until {grant.spec.order.not_after:%H:%M:%S}Z",
-            )
-        await all_of(
-            backends.delivery.touch(grant, step.pod, f"{grant.metadata.uid}.{credential.issued_at:%H%M%S}"),
-            backends.log.write(Reason.CREDENTIAL_DELIVERED, **fields, message=f"in Secret {placed.name}"),
-            *work,
-        )
-        live = status.of_live(grant, credential, (*made, placed), now)
-        await backends.write_grant(grant, {"status": live.to_api()}, subresource="/status")
-        if request is not None and grant.status.credential is None:
-            backends.metrics.issued(backends.cache.requests.age(request, backends.clock()))
-        return learnt(progress, credential=None)
 
     def _guarded_since(self) -> datetime:
         outdated = self._surroundings.outdated_crds()

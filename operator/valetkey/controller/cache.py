@@ -29,7 +29,7 @@ class GrantNote(NamedTuple):
     """The uid of its request."""
     account: str
     pod: str
-    secret: str
+    secret: str | None
     policy: str
     delivered: bool
     due: datetime
@@ -119,7 +119,7 @@ def of_grant(grant: TaskGrant) -> GrantNote:
         request=grant.spec.request.uid,
         account=sys.intern(order.subject.service_account),
         pod=order.subject.pod_name,
-        secret=grant.spec.delivery.secret.name,
+        secret=grant.spec.delivery.secret_name,
         policy=sys.intern(order.policy.name),
         delivered=grant.delivered,
         due=min((order.not_after, *begun)),
@@ -131,14 +131,17 @@ def of_grant(grant: TaskGrant) -> GrantNote:
     )
 
 
-def _entries(key: Key, note: GrantNote) -> tuple[tuple[str, str, str], ...]:
-    own = (
+def _entries(key: Key, note: GrantNote) -> list[tuple[str, str, str]]:
+    own = [
         ("pod", key.namespace, note.pod),
-        ("secret", key.namespace, note.secret),
         ("account", key.namespace, note.account),
         *(("word", key.namespace, uid) for uid in note.words),
-    )
-    return own if note.parent is None else (*own, ("parent", "", note.parent.uid))
+    ]
+    if note.secret is not None:
+        own.append(("secret", key.namespace, note.secret))
+    if note.parent is not None:
+        own.append(("parent", "", note.parent.uid))
+    return own
 
 
 class Pods:

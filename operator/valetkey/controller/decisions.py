@@ -47,7 +47,7 @@ class Decisions:
 
     async def decide(self, step: Decide, progress: Progress) -> Progress:
         """Asks policy; what it said is written down with all that it read, before anything follows from it."""
-        request, secret = step.request, step.secret.name
+        request, secret = step.request, step.place.secret_name
         self._backends.log.demand_room()
         self._refuse_more_than_a_days_log(request)
         key = Key.of(request.metadata)
@@ -69,7 +69,7 @@ class Decisions:
             opened=opened,
             unreviewed=unreviewed,
         )
-        if not isinstance(decision, Waiting):  # what waits for people takes no Secret yet
+        if secret is not None and not isinstance(decision, Waiting):  # what waits for people takes no Secret yet
             self._refuse_taken_secret(key, secret)
         if isinstance(decision, Approved):
             self._views.hold(key, decision, step.identity, secret)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from valetkey.audit import history
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about_grant, in_time
+from valetkey.controller.deliveries import Deliveries
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import End, LetGo, Progress, Remove, Revoke, learnt
 from valetkey.kinds.base import REVOKE_FINALIZER
@@ -30,8 +31,9 @@ _SEVERITIES: Final[dict[Reason, Literal["Normal", "Warning"]]] = {
 class Endings:
     """Carries grants from End to LetGo."""
 
-    def __init__(self, backends: Backends) -> None:
+    def __init__(self, backends: Backends, deliveries: Deliveries) -> None:
         self._backends = backends
+        self._deliveries = deliveries
         self._failed: set[str] = set()
         """Uids of grants whose revocation was said to have failed, until they are let go."""
         self._denied: set[str] = set()
@@ -79,7 +81,7 @@ class Endings:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
         grant, backends = step.grant, self._backends
         unmade = backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made)
-        proof, _ = await both(in_time(unmade, Reason.REVOCATION_PENDING), self._take_away(grant))
+        proof, _ = await both(in_time(unmade, Reason.REVOCATION_PENDING), self._deliveries.take_away(grant))
         return learnt(progress, proof=proof)
 
     async def let_go(self, step: LetGo, progress: Progress) -> Progress:
@@ -156,13 +158,6 @@ class Endings:
             if pod.uid == subject.pod_uid and not pod.terminating:
                 return step.reason, step.message
         return Reason.POD_DELETED, f"pod {subject.pod_name} was deleted, and its AccessRequest with it"
-
-    async def _take_away(self, grant: TaskGrant) -> None:
-        await self._backends.delivery.remove(grant)
-        subject = grant.spec.order.subject
-        pod = self._backends.cache.pods.get(subject.namespace, subject.pod_name)
-        if pod is not None and pod.uid == subject.pod_uid and not pod.finished:
-            await self._backends.delivery.touch(grant, pod, None)
 
     async def _read_again(self, grant: TaskGrant, progress: Progress) -> Progress:
         """Somebody changed or removed the grant since it was read."""

@@ -73,11 +73,11 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
         return Refuse(request, Reason.REQUEST_EXPIRED)
     if progress.failure is not None:
         return Refuse(request, progress.failure)
-    if progress.identity is None or progress.secret is None:
+    if progress.identity is None or progress.place is None:
         return Identify(request)
     match progress.decision:
         case None:
-            return Decide(request, progress.identity, progress.secret)
+            return Decide(request, progress.identity, progress.place)
         case Denied() as denied:
             return Refuse(request, denied)
         case Undecided() as undecided:
@@ -85,7 +85,7 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
         case Waiting() as waiting:
             return Await(request, waiting, until)
         case Approved() as approved:
-            return Open(request, progress.identity, progress.secret, approved)
+            return Open(request, progress.identity, progress.place, approved)
 
 
 def _patience(view: View, times: Times) -> timedelta:
@@ -166,7 +166,7 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     if view.sharers:
         shared = InvalidError(
             Reason.DELIVERY_SHARED,
-            f"pod {view.sharers[0]} mounts Secret {grant.spec.delivery.secret.name} too; give each pod its own",
+            f"pod {view.sharers[0]} mounts Secret {grant.spec.delivery.secret_name} too; give each pod its own",
         )
         return End(grant, Reason.DELIVERY_FAILED, shared.message, shared)
     if view.taken_back is not None:
@@ -189,6 +189,8 @@ def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:
     asked = request.spec
     if (order.access, order.parent, order.delegation) != (asked.access, asked.parent, asked.delegation):
         return InvalidError(Reason.ORDER_INVALID, "the grant allows something else than its request asks for")
+    if grant.spec.delivery.sealed != asked.delivery.sealed:
+        return InvalidError(Reason.ORDER_INVALID, "the grant goes to another key than its request names")
     if abs(order.opened_at - grant.metadata.creation_timestamp) > CLOCKS_APART:
         return InvalidError(Reason.ORDER_INVALID, "the grant's object was not made when its order was opened")
     return None

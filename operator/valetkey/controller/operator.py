@@ -20,6 +20,7 @@ from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.cache import Cache
 from valetkey.controller.decisions import Decisions
+from valetkey.controller.deliveries import Deliveries
 from valetkey.controller.endings import Endings
 from valetkey.controller.health import Health
 from valetkey.controller.intake import Intake
@@ -142,6 +143,7 @@ class Operator:
         )
         self._restored = Restored(backends, leadership, settings.log_directory, self._surroundings_changed)
         self._reviews = Reviews(backends, ledgers, namespaces=lambda: self._surroundings.namespaces)
+        deliveries = Deliveries(backends)
         self._sweep = Sweep(backends, every=settings.sweep_every)
         self._worker = Worker(
             queue=self._queue,
@@ -149,7 +151,8 @@ class Operator:
             backends=backends,
             decisions=Decisions(backends, self._surroundings, views, ledgers),
             beginnings=Beginnings(backends, self._surroundings, views),
-            endings=Endings(backends),
+            deliveries=deliveries,
+            endings=Endings(backends, deliveries),
             times=Times(
                 pending_ttl=settings.pending_ttl,
                 history_ttl=settings.history_ttl,

@@ -9,13 +9,12 @@ from typing import Final
 from valetkey.kinds.accessrequest import (
     AccessRequest,
     DecisionStatus,
-    DeliveryStatus,
     GrantReference,
     RequestStatus,
-    SecretDelivered,
 )
 from valetkey.kinds.base import Condition, format_seconds
 from valetkey.kinds.credential import Credential
+from valetkey.kinds.delivery import DeliveryStatus
 from valetkey.kinds.taskgrant import CredentialStatus, GrantEnd, GrantStatus, MadeObject, Order, TaskGrant
 from valetkey.policy.decide import Waiting
 from valetkey.policy.emergencies import review_command
@@ -56,17 +55,22 @@ def of_refused(
 
 
 def of_ready(
-    request: AccessRequest, grant: TaskGrant, credential: Credential, overrun: timedelta, now: datetime
+    request: AccessRequest,
+    grant: TaskGrant,
+    credential: Credential,
+    overrun: timedelta,
+    delivered: DeliveryStatus,
+    now: datetime,
 ) -> RequestStatus:
     """A request whose access is there."""
-    order, secret = grant.spec.order, grant.spec.delivery.secret.name
+    order = grant.spec.order
     return RequestStatus(
         conditions=conditions(
             request.status.conditions,
             [
                 (Reason.IDENTITY_VERIFIED, f"pod {order.subject.pod_name} as {order.subject.service_account}"),
                 _approved(request, order),
-                (Reason.ACCESS_DELIVERED, f"in Secret {secret}"),
+                (Reason.ACCESS_DELIVERED, str(grant.spec.delivery)),
                 (Reason.TASK_IN_PROGRESS, "set spec.outcome when the task is over"),
             ],
             now,
@@ -77,7 +81,7 @@ def of_ready(
         grant=GrantReference(name=grant.metadata.name, uid=grant.metadata.uid),
         expires_at=order.not_after,
         dead_at=credential.expires_at + overrun,
-        delivery=DeliveryStatus(secret=SecretDelivered(name=secret)),
+        delivery=delivered,
     )
 
 
@@ -158,7 +162,7 @@ def of_live(grant: TaskGrant, credential: Credential, made: tuple[MadeObject, ..
             grant.status.conditions,
             [
                 (Reason.CREDENTIAL_ISSUED, f"{credential.id} of {credential.username}"),
-                (Reason.CREDENTIAL_DELIVERED, f"in Secret {grant.spec.delivery.secret.name}"),
+                (Reason.CREDENTIAL_DELIVERED, str(grant.spec.delivery)),
                 (Reason.GRANT_ACTIVE, "delete the TaskGrant to revoke"),
             ],
             now,
@@ -191,7 +195,9 @@ def shows_end(request: AccessRequest) -> bool:
 def of_ending_request(request: AccessRequest, now: datetime) -> RequestStatus:
     """A request whose access is being taken away, which takes longer than it should."""
     says = [(Reason.ACCESS_ENDED, "the access is being taken away")]
-    return request.status.model_copy(update={"conditions": conditions(request.status.conditions, says, now)})
+    return request.status.model_copy(
+        update={"conditions": conditions(request.status.conditions, says, now), "delivery": None}
+    )
 
 
 def agent(request: AccessRequest) -> str:

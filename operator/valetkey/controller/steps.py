@@ -11,8 +11,9 @@ from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.delegation import Parent
+from valetkey.kinds.delivery import GrantDelivery
 from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import ApprovalReference, PlacedSecret, TaskGrant
+from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
 from valetkey.kube.pods import Pod
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.reasons import Reason
@@ -32,7 +33,7 @@ class Progress:
     """What the present run has learnt; a crash loses it, and the next run learns it again."""
 
     identity: Identity | None = None
-    secret: PlacedSecret | None = None
+    place: GrantDelivery | None = None
     decision: Decision | None = None
     decision_id: str = ""
     credential: Credential | None = None
@@ -101,7 +102,7 @@ class Decide:
 
     request: AccessRequest
     identity: Identity
-    secret: PlacedSecret
+    place: GrantDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Open:
 
     request: AccessRequest
     identity: Identity
-    secret: PlacedSecret
+    place: GrantDelivery
     approved: Approved
 
 

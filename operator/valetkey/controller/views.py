@@ -35,7 +35,7 @@ class _Opening:
     policy: str
     namespace: str
     service_account: str
-    secret: str
+    secret: str | None
 
 
 class Views:
@@ -71,7 +71,7 @@ class Views:
                 kept_until=kept,
                 progress=progress,
             )
-        subject, secret = grant.spec.order.subject, grant.spec.delivery.secret.name
+        subject, secret = grant.spec.order.subject, grant.spec.delivery.secret_name
         pod = self._cache.pods.get(key.namespace, subject.pod_name)
         same = pod is not None and pod.uid == subject.pod_uid
         live = not grant.metadata.terminating and vanished is None and request is not None and same
@@ -97,8 +97,10 @@ class Views:
             progress=progress,
         )
 
-    def sharers(self, namespace: str, secret: str, pod_uid: str) -> tuple[str, ...]:
+    def sharers(self, namespace: str, secret: str | None, pod_uid: str) -> tuple[str, ...]:
         """Other pods that mount a Secret."""
+        if secret is None:
+            return ()
         return tuple(pod.name for pod in self._cache.pods.mounting(namespace, secret) if pod.uid != pod_uid)
 
     def decide(
@@ -132,7 +134,7 @@ class Views:
         decision = decide(request.spec, policies, facts)
         return decision, facts, rehearse(request.spec, policies, facts, decision)
 
-    def hold(self, key: Key, approved: Approved, identity: Identity, secret: str) -> None:
+    def hold(self, key: Key, approved: Approved, identity: Identity, secret: str | None) -> None:
         """Holds the Secret and the place under limits of a request that was approved, until `release`."""
         self._opening[key] = _Opening(approved.policy.name, identity.namespace, identity.service_account, secret)
 
@@ -142,7 +144,7 @@ class Views:
 
     def holder(self, key: Key, secret: str) -> Key | None:
         """Another request whose credential is in a Secret, or is about to be."""
-        gone = (there for there, grant in self._cache.vanished.items() if grant.spec.delivery.secret.name == secret)
+        gone = (there for there, grant in self._cache.vanished.items() if grant.spec.delivery.secret_name == secret)
         soon = (there for there, opening in self._opening.items() if opening.secret == secret)
         held = (*self._cache.grants.of_secret(key.namespace, secret), *gone, *soon)
         return next((there for there in held if there != key and there.namespace == key.namespace), None)

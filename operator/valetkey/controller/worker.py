@@ -12,6 +12,7 @@ from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
 from valetkey.controller.decisions import Decisions
+from valetkey.controller.deliveries import Deliveries
 from valetkey.controller.endings import Endings
 from valetkey.controller.grant import next_step
 from valetkey.controller.pace import Agent
@@ -60,6 +61,7 @@ class Worker:
         backends: Backends,
         decisions: Decisions,
         beginnings: Beginnings,
+        deliveries: Deliveries,
         endings: Endings,
         times: Times,
     ) -> None:
@@ -68,6 +70,7 @@ class Worker:
         self._backends = backends
         self._decisions = decisions
         self._beginnings = beginnings
+        self._deliveries = deliveries
         self._endings = endings
         self._refusals = Refusals(backends)
         self._approvals = Approvals(backends)
@@ -156,7 +159,7 @@ class Worker:
             case Issue():
                 return await self._beginnings.issue(step, progress)
             case Deliver():
-                return await self._beginnings.deliver(step, progress)
+                return await self._deliveries.deliver(step, progress)
             case Refuse():
                 return await self._refusals.refuse(step, progress)
             case Drop():

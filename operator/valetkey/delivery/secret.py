@@ -11,7 +11,8 @@ from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import API_VERSION, GRANT_ANNOTATION, REQUEST_LABEL, SECRET_PREFIX, SECRET_TYPE
 from valetkey.kinds.credential import Credential
-from valetkey.kinds.taskgrant import MadeObject, PlacedSecret, TaskGrant
+from valetkey.kinds.delivery import PlacedSecret
+from valetkey.kinds.taskgrant import MadeObject, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError, Json, namespace_goes, unavailable
 from valetkey.kube.pods import DEFAULT_VOLUME, Pod
@@ -75,7 +76,7 @@ class SecretDelivery:
             if _of_others(error):
                 raise InvalidError(
                     Reason.DELIVERY_CONFLICT,
-                    f"Secret {grant.spec.delivery.secret.name} exists and is not this request's; "
+                    f"Secret {_name(grant)} exists and is not this request's; "
                     "delete it or name another in the pod's volume",
                 ) from error
             raise unavailable(error, Reason.DELIVERY_PENDING) from error
@@ -123,7 +124,7 @@ class SecretDelivery:
             await self._api.delete(self._path(grant), uid=_made(emptied).uid)
 
     def _path(self, grant: TaskGrant) -> str:
-        return paths.item("Secret", grant.metadata.namespace, grant.spec.delivery.secret.name)
+        return paths.item("Secret", grant.metadata.namespace, _name(grant))
 
     def _body(self, grant: TaskGrant, files: dict[str, str]) -> Json:
         request = grant.spec.request
@@ -132,7 +133,7 @@ class SecretDelivery:
             "kind": "Secret",
             "type": SECRET_TYPE,
             "metadata": {
-                "name": grant.spec.delivery.secret.name,
+                "name": _name(grant),
                 "namespace": grant.metadata.namespace,
                 "labels": {REQUEST_LABEL: request.uid},
                 "ownerReferences": [
@@ -141,6 +142,11 @@ class SecretDelivery:
             },
             "data": files,
         }
+
+
+def _name(grant: TaskGrant) -> str:
+    assert grant.spec.delivery.secret is not None
+    return grant.spec.delivery.secret.name
 
 
 def _of_others(error: ApiError) -> bool:

@@ -19,9 +19,9 @@ from valetkey.kinds.base import (
     Time,
     Uid,
     cel,
-    ruled,
 )
 from valetkey.kinds.delegation import Delegation, Parent
+from valetkey.kinds.delivery import Delivery, DeliveryStatus, SecretDelivery
 
 PurposeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
 
@@ -56,27 +56,6 @@ class Task(Model):
         description="What the purpose's parameters are this time; each a string, a number, a boolean or a list of 64 "
         "strings at most, and 16384 bytes in all at most.",
     )
-
-
-class SecretDelivery(Model):
-    """Delivery by a Secret that the pod mounts as an optional volume."""
-
-    name: (
-        Annotated[str, Field(min_length=10, max_length=253, pattern=r"^valetkey-[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-        | None
-    ) = Field(
-        default=None,
-        description="The Secret's name, beginning with valetkey-; left out, the one that the pod's volume"
-        " `valetkey` names.",
-    )
-
-
-class Delivery(Model):
-    """How the credential reaches the pod: exactly one way."""
-
-    model_config = ruled(("[has(self.secret)].filter(x, x).size() == 1", "delivery has exactly one member: secret"))
-
-    secret: SecretDelivery | None = Field(default=None, description="By a Secret that the pod mounts.")
 
 
 class Subject(Model):
@@ -179,18 +158,6 @@ class GrantReference(Model):
 
     name: Name = Field(description="Its name, the same as the request's.")
     uid: Uid = Field(description="Its uid.")
-
-
-class SecretDelivered(Model):
-    """The Secret that holds the credential."""
-
-    name: Name = Field(description="The Secret's name.")
-
-
-class DeliveryStatus(Model):
-    """Where the credential is."""
-
-    secret: SecretDelivered | None = Field(default=None, description="In this Secret.")
 
 
 class RequestStatus(Model):

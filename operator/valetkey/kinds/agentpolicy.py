@@ -13,6 +13,7 @@ from valetkey.kinds.accessrequest import PurposeName
 from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, cel, ruled
 from valetkey.kinds.bounds import TTL, Limits
 from valetkey.kinds.delegation import DelegationLimits
+from valetkey.kinds.delivery import Way
 from valetkey.kinds.demands import Approval, BreakGlass, Validation
 from valetkey.kinds.subjects import NamespaceName, SubjectSelector
 
@@ -188,7 +189,7 @@ class PolicySpec(Model):
             "granted has ended by then; a Deny forbids nothing. Left out, it does not end."
         ),
     )
-    delivery: Annotated[tuple[Literal["Secret"], ...], Field(min_length=1, max_length=1)] | None = Field(
+    delivery: Annotated[tuple[Way, ...], Field(min_length=1, max_length=2)] | None = Field(
         default=None,
         description="By which ways a credential may reach the pod. Left out: any.",
         json_schema_extra=_AS_SET,

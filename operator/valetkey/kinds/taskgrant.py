@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from valetkey.kinds.access import Access
 from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, Uid, cel
 from valetkey.kinds.delegation import MOST_DEPTH, Account, Delegation, Parent
+from valetkey.kinds.delivery import GrantDelivery
 
 
 class RequestReference(Model):
@@ -126,18 +127,6 @@ class Plan(Model):
     kubernetes: KubernetesPlan | None = Field(
         default=None, description="The objects that make a Kubernetes credential."
     )
-
-
-class PlacedSecret(Model):
-    """The Secret that the pod mounts."""
-
-    name: Name = Field(description="Its name; its namespace is the grant's.")
-
-
-class GrantDelivery(Model):
-    """Where the credential goes."""
-
-    secret: PlacedSecret = Field(description="The Secret that the pod mounts.")
 
 
 class GrantSpec(Model):

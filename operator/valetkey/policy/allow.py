@@ -100,8 +100,9 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
     ttl = spec.ttl_default if request.ttl is None else request.ttl
     if ttl > spec.ttl_max:
         return refused(Stage.TTL, partial(refusals.ttl_too_long, name, spec))
-    if request.delivery.secret is None or (spec.delivery is not None and "Secret" not in spec.delivery):
-        return refused(Stage.DELIVERY, partial(refusals.delivery_not_allowed, name))
+    ways = spec.delivery or ("Secret", "Sealed")
+    if request.delivery.way not in ways:
+        return refused(Stage.DELIVERY, partial(refusals.delivery_not_allowed, name, ways[0]))
     for rule in compiled.rules:
         try:
             holds = _holds(rule.expression, question)

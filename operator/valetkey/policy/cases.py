@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from valetkey.kinds.access import Access
-from valetkey.kinds.accessrequest import Delivery, Requester, RequestSpec, SecretDelivery, Subject, Task
+from valetkey.kinds.accessrequest import Requester, RequestSpec, Subject, Task
 from valetkey.kinds.base import Duration, Model, Name, Time, format_duration
 from valetkey.kinds.delegation import Account, Delegation, Parent
+from valetkey.kinds.delivery import Delivery, SecretDelivery
 from valetkey.kinds.identity import Identity
 from valetkey.policy.compile import Policies
 from valetkey.policy.coverage import LONGEST
@@ -61,6 +62,9 @@ class Request(Model):
     access: Access = Field(description="What the task needs.")
     ttl: Duration | None = Field(default=None, description="For how long.")
     delegation: Delegation | None = Field(default=None, description="What is handed on, and to whom.")
+    delivery: Delivery = Field(
+        default=Delivery(secret=SecretDelivery()), description="How the credential reaches the pod. Default: a Secret."
+    )
 
 
 class Covers(Model):
@@ -138,7 +142,7 @@ def _request(case: Case, asked: Request) -> RequestSpec:
         ttl=asked.ttl,
         parent=None if case.parent is None else _named(case.parent),
         delegation=asked.delegation,
-        delivery=Delivery(secret=SecretDelivery()),
+        delivery=asked.delivery,
         subject=Subject(pod_name=agent.pod_name, pod_uid="uid"),
         requester=Requester(
             username=f"system:serviceaccount:{agent.namespace}:{agent.service_account}",

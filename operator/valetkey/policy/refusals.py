@@ -5,6 +5,7 @@ from __future__ import annotations
 from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Risk
 from valetkey.kinds.base import format_duration, format_seconds
+from valetkey.kinds.delivery import Way
 from valetkey.policy import allowances
 from valetkey.policy.ceiling import Gap
 from valetkey.policy.denials import denial, quoted
@@ -83,11 +84,11 @@ def ttl_too_long(name: str, spec: PolicySpec) -> Denial:
     )
 
 
-def delivery_not_allowed(name: str) -> Denial:
+def delivery_not_allowed(name: str, way: Way) -> Denial:
     """It is to be delivered in a way that the policy does not have."""
     return denial(
         Reason.DELIVERY_NOT_ALLOWED,
         f"Policy {name} does not deliver credentials in this way: use `allowed`.",
         field="spec.delivery",
-        allowed="delivery: {secret: {}}",
+        allowed="delivery: {secret: {}}" if way == "Secret" else "delivery: {sealed: {publicKey: …}}",
     )

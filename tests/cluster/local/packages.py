@@ -1,4 +1,4 @@
-"""Debian's part of the node: container runtime, network plugins, a static busybox, openssl; and a clock to move."""
+"""Debian's part: container runtime, network plugins, a static busybox, openssl, a clock to move; Node for a client."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _TOOLS: Final = {
     "runc": "runc",
     "debootstrap": "debootstrap",
     "openssl": "openssl",
+    "node": "nodejs",
 }
 _PLUGINS: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 

@@ -40,8 +40,9 @@ from valetkey.kinds.access import Access
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.credential import Credential
+from valetkey.kinds.delivery import GrantDelivery, PlacedSecret
 from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import ApprovalReference, PlacedSecret, PolicyReference, TaskGrant
+from valetkey.kinds.taskgrant import ApprovalReference, PolicyReference, TaskGrant
 from valetkey.kube.pods import Pod, parse
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting
 from valetkey.reasons import Reason
@@ -54,7 +55,7 @@ POD: Pod = parse(given.pod("one") | {"metadata": given.pod("one")["metadata"] | 
 IDENTITY = Identity(
     namespace="shop", pod_name="one", pod_uid="pod-uid", node_name="n", service_account="fixer", labels={}
 )
-PLACE = PlacedSecret(name="valetkey-one-a")
+PLACE = GrantDelivery(secret=PlacedSecret(name="valetkey-one-a"))
 REFERENCE = PolicyReference(name="fix", uid="policy-uid", generation=1)
 APPROVED = Approved(REFERENCE, "read", timedelta(minutes=15), None, pod_templates=False, backstop=False)
 DENIED = Denied(Denial(reason=Reason.POLICY_DENIED, message="not now"), "fix")
@@ -117,7 +118,7 @@ def granted(
         "request": {"name": "r", "uid": "request-uid"},
         "order": order,
         "plan": {"kubernetes": {"account": account, "objects": []}},
-        "delivery": {"secret": PLACE.to_api()},
+        "delivery": PLACE.to_api(),
     }
     deleted = {"deletionTimestamp": NOW} if terminating else {}
     return TaskGrant.model_validate({"metadata": metadata | deleted, "spec": spec, "status": status})
@@ -132,7 +133,7 @@ def step(view: View, now: datetime = NOW) -> Step:
     return next_step(view, now, TIMES)
 
 
-KNOWN = Progress(identity=IDENTITY, secret=PLACE)
+KNOWN = Progress(identity=IDENTITY, place=PLACE)
 OLD = asked(NOW - TIMES.pending_ttl)
 OVER, LONG_OVER = finished(NOW - timedelta(minutes=10)), finished(NOW - TIMES.history_ttl)
 REQUESTS: dict[str, tuple[AccessRequest | None, Progress, Step]] = {

@@ -1,0 +1,3 @@
+module valetkey.dev/clients/go
+
+go 1.26
