@@ -62,6 +62,8 @@ class Reason(StrEnum):
     REQUEST_DELETED = "RequestDeleted"
     GRANT_DELETED = "GrantDeleted"
     POLICY_CHANGED = "PolicyChanged"
+    HEARTBEAT_LOST = "HeartbeatLost"
+    CONTAINER_RESTARTED = "ContainerRestarted"
     PARENT_ENDED = "ParentEnded"
     DELIVERY_FAILED = "DeliveryFailed"
     ISSUE_FAILED = "IssueFailed"
@@ -143,6 +145,8 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.REQUEST_DELETED,
                 Reason.GRANT_DELETED,
                 Reason.POLICY_CHANGED,
+                Reason.HEARTBEAT_LOST,
+                Reason.CONTAINER_RESTARTED,
                 Reason.PARENT_ENDED,
                 Reason.DELIVERY_FAILED,
                 Reason.ISSUE_FAILED,

@@ -30,7 +30,8 @@ DESIGN: dict[tuple[str, str], dict[Status, str]] = {
     },
     ("AccessRequest", "Finished"): {
         "True": "RequestInvalid RequestDenied RequestExpired TaskReleased TTLReached PodFinished PodDeleted "
-        "RequestDeleted GrantDeleted PolicyChanged HeartbeatLost ParentEnded IntentDrift DeliveryFailed IssueFailed",
+        "RequestDeleted GrantDeleted PolicyChanged HeartbeatLost ContainerRestarted ParentEnded "
+        "IntentDrift DeliveryFailed IssueFailed",
         "False": "TaskInProgress",
     },
     ("TaskGrant", "Issued"): {

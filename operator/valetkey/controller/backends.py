@@ -125,7 +125,7 @@ class Backends:
         metadata = request.metadata
         path = paths.item("AccessRequest", metadata.namespace, metadata.name)
         # A merge patch keeps what it does not name, so what is no longer so is named as null.
-        fields: dict[str, Any] = dict.fromkeys(("delivery",)) | status.to_api()
+        fields: dict[str, Any] = dict.fromkeys(("delivery", "heartbeat")) | status.to_api()
         if status.decision is not None:
             fields["decision"] = (
                 dict.fromkeys(("policy", "policyGeneration", "covers", "denial")) | status.decision.to_api()

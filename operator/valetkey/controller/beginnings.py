@@ -9,6 +9,7 @@ from valetkey import identity
 from valetkey.controller import deliveries, parents, status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about_grant, in_time
+from valetkey.controller.cache import Pods
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Identify, Issue, Open, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
@@ -61,7 +62,7 @@ class Beginnings:
         """Writes the grant: whoever changes what it was decided on from now on finds it."""
         backends, request, now = self._backends, step.request, self._backends.clock()
         namespace = request.metadata.namespace
-        order = _order(step, progress.decision_id, now)
+        order = _order(step, progress.decision_id, backends.cache.pods, now)
         spec = GrantSpec(
             request=RequestReference(name=request.metadata.name, uid=request.metadata.uid),
             order=order,
@@ -185,8 +186,10 @@ class Beginnings:
             self._surroundings.put_policy(body)
 
 
-def _order(step: Open, decision_id: str, now: datetime) -> Order:
+def _order(step: Open, decision_id: str, pods: Pods, now: datetime) -> Order:
     request, verified, approved = step.request, step.identity, step.approved
+    pod = pods.get(verified.namespace, verified.pod_name)
+    restarts = pod.restarts if pod is not None and pod.uid == verified.pod_uid else 0
     return Order(
         request_uid=request.metadata.uid,
         subject=OrderSubject(
@@ -210,6 +213,8 @@ def _order(step: Open, decision_id: str, now: datetime) -> Order:
         line=line(request.spec.access),
         pod_templates=approved.pod_templates,
         backstop=approved.backstop,
+        heartbeat=approved.heartbeat,
+        restarts=None if approved.outlives_restarts else restarts,
         opened_at=now,
         not_after=approved.not_after(now),
     )

@@ -28,13 +28,17 @@ from valetkey.controller.steps import (
 )
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.kinds.base import format_duration
+from valetkey.kinds.taskgrant import Order, TaskGrant
+from valetkey.kube.pods import Pod
 from valetkey.policy.decide import Approved, Denied, Undecided, Waiting
 from valetkey.reasons import Reason, place_of, word
 
 RECHECK: Final = timedelta(seconds=5)
 """How soon a renewal that policy cannot decide on now is asked for again."""
 _RESTORED: Final = "the cluster's store was restored from an older snapshot, and what was made before it is over"
+TELLS_LATE: Final = timedelta(seconds=2)
+"""How late the kubelet may tell that a container died."""
 CLOCKS_APART: Final = timedelta(minutes=5)
 """How far the operator's clock and the API server's may differ."""
 
@@ -117,6 +121,8 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
         return why
     if view.unknown or view.unheard or view.parent_unknown:
         return LookUp(grant, view.unknown, view.unheard, grant.spec.order.parent if view.parent_unknown else None)
+    if view.beat_due is not None and now >= view.beat_due:
+        return LookUp(grant, (), (), beat=True)
     pod = view.pod
     assert pod is not None
     if isinstance(view.verdict, Undecided) and (progress.credential is not None or not grant.delivered):
@@ -126,13 +132,14 @@ def _of_grant(view: View, grant: TaskGrant, now: datetime, times: Times) -> Step
     if not grant.delivered:
         return Issue(grant)
     renewal = _renewal_due(grant, times)
-    if renewal is None:
-        return Wait(grant.spec.order.not_after)
-    if now < renewal:
-        return Wait(min(renewal, grant.spec.order.not_after))
-    if isinstance(view.verdict, Undecided):
-        return Wait(min(now + RECHECK, grant.spec.order.not_after))
-    return Issue(grant, renewal=True)
+    if renewal is not None and now >= renewal and not isinstance(view.verdict, Undecided):
+        return Issue(grant, renewal=True)
+    if renewal is not None and now >= renewal:
+        renewal = now + RECHECK
+    beat = view.beat_due
+    if beat is None and grant.spec.order.heartbeat is not None:
+        beat = now + RECHECK  # the API server is away
+    return Wait(min(at for at in (renewal, beat, grant.spec.order.not_after) if at is not None))
 
 
 def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
@@ -154,6 +161,11 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
         return End(grant, Reason.POD_FINISHED, f"pod {name} has finished")
     if request.spec.outcome is not None:
         return End(grant, Reason.TASK_RELEASED, f"the agent reported {request.spec.outcome}")
+    if _restarted(order, pod):
+        return End(grant, Reason.CONTAINER_RESTARTED, f"a container of pod {name} died and was started again")
+    if view.beat_due is not None and now >= view.beat_due and view.progress.listened:
+        within = format_duration(order.heartbeat or timedelta())
+        return End(grant, Reason.HEARTBEAT_LOST, f"its agent was not heard of for {within}")
     if now >= order.not_after:
         return End(grant, Reason.TTL_REACHED, "the time that was granted is over")
     if view.parent_gone:
@@ -181,6 +193,16 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
     if isinstance(view.verdict, Denied):
         return End(grant, Reason.POLICY_CHANGED, f"policy no longer allows it: {view.verdict.denial.message}")
     return None
+
+
+def _restarted(order: Order, pod: Pod) -> bool:
+    """Whether whoever asked may be gone: a container has died since.
+
+    The kubelet tells of that up to a second late: a grant that was opened just before may be of who came after.
+    """
+    if order.restarts is None or pod.restarts <= order.restarts:
+        return False
+    return pod.died_at is None or order.opened_at < pod.died_at - TELLS_LATE
 
 
 def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:

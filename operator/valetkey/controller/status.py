@@ -10,6 +10,7 @@ from valetkey.kinds.accessrequest import (
     AccessRequest,
     DecisionStatus,
     GrantReference,
+    HeartbeatStatus,
     RequestStatus,
 )
 from valetkey.kinds.base import Condition, format_seconds
@@ -82,6 +83,7 @@ def of_ready(
         expires_at=order.not_after,
         dead_at=credential.expires_at + overrun,
         delivery=delivered,
+        heartbeat=None if order.heartbeat is None else HeartbeatStatus(within=order.heartbeat),
     )
 
 
@@ -151,6 +153,7 @@ def of_ended(request: AccessRequest, reason: Reason, message: str, now: datetime
             "agent": agent(request),
             "access": line_of_request(request.spec),
             "delivery": None,
+            "heartbeat": None,
         }
     )
 

@@ -43,6 +43,8 @@ class Progress:
     """Whether all that a grant was decided on was read again since it was written."""
     parent_gone: bool = False
     """Whether a live read found that what was granted to its parent is over."""
+    listened: bool = False
+    """Whether a request whose beat is overdue was read live."""
     denials: Mapping[str, bool] = field(default_factory=dict)
     """Whether who denies a live grant may do so, by the approval's uid, of those that were asked about."""
 
@@ -80,6 +82,8 @@ class View:
     """What was granted to the request that the grant works for is over."""
     parent_unknown: bool = False
     """It is not known whether it is."""
+    beat_due: datetime | None = None
+    """By when the agent has to be heard of; None where it need not be, or could not be."""
     longest_wait: timedelta = timedelta()
     """How long some policy lets a request wait for people."""
     kept_until: datetime | None = None
@@ -133,6 +137,8 @@ class LookUp:
     unheard: tuple[AccessApproval, ...]
     parent: Parent | None = None
     """The request that it works for, where it is not known whether what that was granted goes on."""
+    beat: bool = False
+    """Whether its agent is overdue."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class Surroundings:
         self._live_guards: dict[guards.Id, Json] = {}
         self._policies_read: datetime | None = None
         self._guards_read: datetime | None = None
+        self.answered_since: datetime | None = None
+        """Since when the API server has answered again and again."""
         self.policies = Policies.of(())
         self.namespaces: dict[str, dict[str, str]] = {}
         self.cluster_roles: dict[str, tuple[RoleRule, ...]] = {}
@@ -90,6 +92,8 @@ class Surroundings:
             self._changed()
         before = dict(self._versions)
         self._replace_policies([body async for body in self._api.list(paths.collection("AgentPolicy"))], before)
+        if not self.policies_fresh(began):
+            self.answered_since = self._clock()
         self._policies_read = began
         await self._read_roles()
         live = {}

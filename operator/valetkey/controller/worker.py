@@ -7,7 +7,7 @@ import logging
 from datetime import datetime
 from typing import assert_never
 
-from valetkey.controller import parents
+from valetkey.controller import heartbeats, parents
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends
 from valetkey.controller.beginnings import Beginnings
@@ -155,6 +155,7 @@ class Worker:
             case Open():
                 return await self._beginnings.open(step, progress)
             case LookUp():
+                progress = await heartbeats.look_up(self._backends, step, progress)
                 return await parents.look_up(self._backends, step, await self._approvals.look_up(step, progress))
             case Issue():
                 return await self._beginnings.issue(step, progress)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from valetkey.kinds.access import Access, Scope
 from valetkey.kinds.base import (
     AT_LEAST_A_SECOND,
     CONTROL,
+    HEARTBEAT,
     Condition,
     Duration,
     Metadata,
@@ -160,6 +161,14 @@ class GrantReference(Model):
     uid: Uid = Field(description="Its uid.")
 
 
+class HeartbeatStatus(Model):
+    """How its agent keeps the access."""
+
+    within: Duration = Field(
+        description="The pod changes the annotation valetkey.dev/heartbeat of this request at least so often."
+    )
+
+
 class RequestStatus(Model):
     """A projection for people and agents."""
 
@@ -178,6 +187,9 @@ class RequestStatus(Model):
         default=None, description="When the credential is dead even if valetkey is not there to take it away."
     )
     delivery: DeliveryStatus | None = Field(default=None, description="Where the credential is.")
+    heartbeat: HeartbeatStatus | None = Field(
+        default=None, description="How its agent keeps the access; left out where it need do nothing."
+    )
 
 
 def _same(name: str) -> str:
@@ -185,6 +197,17 @@ def _same(name: str) -> str:
     field = RequestSpec.model_fields[name]
     new, old = f"self.spec.{field.alias}", f"oldSelf.spec.{field.alias}"
     return f"{new} == {old}" if field.is_required() else f"(has({new}) ? has({old}) && {new} == {old} : !has({old}))"
+
+
+def _heartbeat(annotations: object) -> object:
+    """Of what may be 65536 bytes, the one that is looked at."""
+    return {HEARTBEAT: annotations[HEARTBEAT]} if isinstance(annotations, dict) and HEARTBEAT in annotations else {}
+
+
+class RequestMetadata(Metadata):
+    """A request's metadata, with its heartbeat."""
+
+    annotations: Annotated[dict[str, str], BeforeValidator(_heartbeat)] = Field(default_factory=dict)
 
 
 class AccessRequest(BaseModel):
@@ -205,9 +228,14 @@ class AccessRequest(BaseModel):
         ),
     )
 
-    metadata: Metadata
+    metadata: RequestMetadata
     spec: RequestSpec
     status: RequestStatus = RequestStatus()
+
+    @property
+    def beat(self) -> str | None:
+        """What its pod has last said to show that it still works."""
+        return self.metadata.annotations.get(HEARTBEAT)
 
     @property
     def finished(self) -> Condition | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from valetkey.kinds.access import Rule
 from valetkey.kinds.accessrequest import PurposeName
 from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, cel, ruled
-from valetkey.kinds.bounds import TTL, Limits
+from valetkey.kinds.bounds import TTL, Heartbeat, Limits
 from valetkey.kinds.delegation import DelegationLimits
 from valetkey.kinds.delivery import Way
 from valetkey.kinds.demands import Approval, BreakGlass, Validation
@@ -207,6 +207,16 @@ class PolicySpec(Model):
         default=None,
         description="Whether requests may hand on what is granted (to, maxDepth), and whether only those that name a "
         "spec.parent are granted (required). Left out: they may not, and need not.",
+    )
+    heartbeat: Heartbeat | None = Field(
+        default=None,
+        description="Whether agents have to say again and again that they still work. Left out: they need not. A grant "
+        "keeps what it began with.",
+    )
+    container_restart: Literal["End", "Keep"] | None = Field(
+        default=None,
+        description="What becomes of a grant when a container of its pod dies and is started again: whoever asked may "
+        "be gone. Default End. A grant keeps what it began with.",
     )
     backstop: Literal["None", "Job"] | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""How long a policy's grants live, how many there are at once, and how often there is another."""
+"""How long a policy's grants live and what keeps them alive, how many there are at once, and how often another."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ class TTL(Model):
     )
     max: Duration | None = Field(
         default=None, description="At most. Default: the default.", json_schema_extra=AT_LEAST_A_SECOND
+    )
+
+
+class Heartbeat(Model):
+    """How often an agent has to say that it still works."""
+
+    within: Duration = Field(
+        description="Its pod changes the annotation valetkey.dev/heartbeat of the request at least so often, else the "
+        "grant ends. At least 15s and at most 1h.",
+        json_schema_extra=cel(
+            ("duration(self) >= duration('15s') && duration(self) <= duration('1h')", "at least 15s and at most 1h")
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Access
-from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, Uid, cel
+from valetkey.kinds.base import Condition, Duration, Metadata, Model, Name, Time, Uid, cel
 from valetkey.kinds.delegation import MOST_DEPTH, Account, Delegation, Parent
 from valetkey.kinds.delivery import GrantDelivery
 
@@ -94,6 +94,14 @@ class Order(Model):
     )
     backstop: bool = Field(
         default=False, description="Whether the policy wants a timer Job, which ends it while the operator is gone."
+    )
+    heartbeat: Duration | None = Field(
+        default=None, description="How often its pod has to say that it still works, where the policy wants that."
+    )
+    restarts: int | None = Field(
+        default=None,
+        description="How often the pod's containers had been started again by then: once more, and the grant ends. "
+        "Left out where the policy keeps it.",
     )
     opened_at: Time = Field(description="When the grant was opened.")
     not_after: Time = Field(description="When it ends at the latest.")

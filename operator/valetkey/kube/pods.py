@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from valetkey.kube.api import Json
@@ -27,6 +28,10 @@ class Pod:
     finished: bool
     """Whether its containers have all ended for good, or the kubelet says that they are about to."""
     terminating: bool
+    restarts: int
+    """How often its containers were started again, or are about to be."""
+    died_at: datetime | None
+    """When, by its node's clock, the last of them died that was or is to be started again."""
     secrets: frozenset[str]
     """Secrets that its volumes name."""
     default_secret: str | None
@@ -48,6 +53,8 @@ def parse(body: Json) -> Pod:
         phase=body.get("status", {}).get("phase", ""),
         finished=_finished(body.get("status", {})),
         terminating="deletionTimestamp" in metadata,
+        restarts=sum(_restarts(one) for one in _containers(body)),
+        died_at=max((at for one in _containers(body) if (at := _died_at(one)) is not None), default=None),
         secrets=frozenset(name for _, name in volumes),
         default_secret=next((name for volume, name in volumes if volume == DEFAULT_VOLUME), None),
     )
@@ -63,6 +70,23 @@ def _finished(status: Json) -> bool:
         if condition["type"] in ("Ready", "ContainersReady") and condition["status"] == "False"
     }
     return status.get("phase") in FINAL or not reasons.isdisjoint(("PodCompleted", "PodFailed"))
+
+
+def _containers(body: Json) -> Iterator[Json]:
+    status = body.get("status", {})
+    yield from status.get("containerStatuses") or ()
+    yield from status.get("initContainerStatuses") or ()  # native sidecars are among them
+
+
+def _restarts(container: Json) -> int:
+    # One that waits after its end will be started again, and is counted only then (back-off is up to five minutes).
+    waits = "waiting" in container.get("state", {}) and "terminated" in container.get("lastState", {})
+    return int(container.get("restartCount", 0)) + waits
+
+
+def _died_at(container: Json) -> datetime | None:
+    at = container.get("lastState", {}).get("terminated", {}).get("finishedAt")
+    return datetime.fromisoformat(at) if at else None
 
 
 def _secrets_of(volume: Json) -> Iterator[str]:

@@ -140,6 +140,8 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         min((end for end in ends if end), default=None),
         pod_templates=_goes_with(fitting, facts),
         backstop=spec.backstop == "Job",
+        heartbeat=None if spec.heartbeat is None else spec.heartbeat.within,
+        outlives_restarts=spec.container_restart == "Keep",
         remembers=spec.limits.remembers,
         review_within=None if spec.break_glass is None else spec.break_glass.review,
         act=lineage.act(facts.parent),

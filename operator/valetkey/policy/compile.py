@@ -29,6 +29,8 @@ from valetkey.policy.shapes import ShapeError, check_ceiling, check_subjects
 from valetkey.policy.substitution import referenced
 from valetkey.reasons import Reason
 
+MIN_WITHIN: Final = timedelta(seconds=15)
+MAX_WITHIN: Final = timedelta(hours=1)
 MIN_WAIT: Final = timedelta(seconds=1)
 SHORTEST_COOLDOWN: Final = timedelta(seconds=1)
 MAX_WAIT: Final = timedelta(hours=24)
@@ -204,6 +206,8 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.access", "handedOn belongs to an Allow; a Deny holds for what is handed on, too")
     elif spec.backstop is not None:
         raise ShapeError("spec.backstop", "it belongs to an Allow; a Deny makes nothing that would need a timer")
+    elif spec.heartbeat is not None or spec.container_restart is not None:
+        raise ShapeError("spec", "heartbeat and containerRestart belong to an Allow; a Deny keeps nothing alive")
     elif any(ceiling.kubernetes is not None and ceiling.kubernetes.risks for ceiling in spec.access or ()):
         raise ShapeError("spec.access", "risks are accepted by an Allow; a Deny names the rights")
     if spec.break_glass is not None:
@@ -212,6 +216,8 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.access", "handedOn: Only gives nothing where delegation.to names nobody")
     if spec.ttl_default > spec.ttl_max:
         raise ShapeError("spec.ttl", "default is longer than max")
+    if spec.heartbeat is not None and not MIN_WITHIN <= spec.heartbeat.within <= MAX_WITHIN:
+        raise ShapeError("spec.heartbeat.within", "at least 15s and at most 1h")
     cooldown = spec.limits.cooldown
     if cooldown is not None and not SHORTEST_COOLDOWN <= cooldown <= REMEMBERS:
         raise ShapeError("spec.limits.cooldown", "at least 1s and at most 1h")

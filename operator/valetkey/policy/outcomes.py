@@ -27,6 +27,10 @@ class Approved:
     """Whether that entry accepts the risk PodTemplates."""
     backstop: bool
     """Whether the policy wants a timer Job for it."""
+    heartbeat: timedelta | None = None
+    """How often the agent has to say that it still works."""
+    outlives_restarts: bool = False
+    """Whether it goes on when a container of its pod dies and is started again."""
     remembers: int = 0
     """How many of this account's latest grants the policy looks at, this one among them; 0 where it limits no pace."""
     review_within: timedelta | None = None

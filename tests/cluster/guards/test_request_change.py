@@ -41,7 +41,7 @@ async def test_another_token_of_the_same_pod_says_the_outcome(api: Api, world: W
 
 async def test_nobody_else_says_the_outcome(api: Api, world: World, asked: str) -> None:
     outcome = {"spec": {"outcome": "Succeeded"}}
-    message = "changed by the pod that made it alone"
+    message = "changed by the pod that made it or that it is for, and by nobody else"
     for who in ("twin", "stranger", "unbound"):
         refused(await api.patch(asked, outcome, by=world.tokens[who]), "request-attest", message)
     for caller in (ADMIN, world.insider, account("agents", "fixer"), account(SYSTEM, "other")):
@@ -71,6 +71,36 @@ CHANGES: dict[str, Json] = {
 async def test_nothing_else_of_a_request_changes(api: Api, world: World, asked: str, caller: str, change: str) -> None:
     by = {"asker": world.tokens["asker"], "admin": ADMIN, "insider": world.insider}[caller]
     refused(await api.patch(asked, CHANGES[change], by=by), "request-attest")
+
+
+BEAT = "valetkey.dev/heartbeat"
+
+
+def beat(word: str | None, **more: str) -> Json:
+    """A patch that says that the agent still works."""
+    return {"metadata": {"annotations": {BEAT: word, **more}}}
+
+
+async def test_the_pod_that_it_is_for_says_that_it_still_works(api: Api, world: World, asked: str) -> None:
+    for word in ("1", "2"):
+        answer = await api.patch(asked, beat(word), by=world.tokens["asker"])
+        assert accepted(answer)["metadata"]["annotations"] == {BEAT: word}
+    accepted(await api.patch(asked, {"spec": {"outcome": "Failed"}}, by=world.tokens["asker"]))
+
+
+async def test_a_heartbeat_is_short_comes_alone_and_is_not_taken_back(api: Api, world: World, asked: str) -> None:
+    asker = world.tokens["asker"]
+    accepted(await api.patch(asked, beat("x" * 64), by=asker))
+    for change in (beat("x" * 65), beat("2", other="a"), beat(None), {"metadata": {"annotations": None}}):
+        refused(await api.patch(asked, change, by=asker), "request-attest")
+
+
+async def test_nobody_else_says_that_it_still_works(api: Api, world: World, asked: str) -> None:
+    accepted(await api.patch(asked, beat("1"), by=world.tokens["asker"]))
+    for who in ("twin", "stranger", "unbound"):
+        refused(await api.patch(asked, beat("2"), by=world.tokens[who]), "request-attest")
+    for caller in (ADMIN, world.insider, COLLECTOR):
+        refused(await api.patch(asked, beat("2"), by=caller), "request-attest")
 
 
 async def test_other_ways_to_write_are_the_same(api: Api, world: World, asked: str) -> None:

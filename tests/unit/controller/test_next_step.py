@@ -89,6 +89,7 @@ def granted(
     end: str | None = None,
     terminating: bool = False,
     not_after: datetime = NOT_AFTER,
+    heartbeat: str | None = None,
 ) -> TaskGrant:
     """The grant of `asked`; without `delivered` it was only opened."""
     status: dict[str, Any] = {}
@@ -113,6 +114,7 @@ def granted(
         "line": "shop: get configmaps",
         "openedAt": OPENED,
         "notAfter": not_after,
+        "heartbeat": heartbeat,
     }
     spec = {
         "request": {"name": "r", "uid": "request-uid"},
@@ -210,6 +212,7 @@ def test_how_long_a_request_may_wait_is_said_by_what_it_waits_for(
 
 OPEN, LIVE, GOING = granted(delivered=False), granted(), granted(end="TTLReached", terminating=True)
 ENDED = granted(end="TTLReached")
+BEATING, SOON = granted(heartbeat="1m"), NOW + timedelta(seconds=20)
 LAST = granted(issued=NOW - timedelta(minutes=6), not_after=NOW + timedelta(minutes=4))
 DUE = granted(issued=NOW - timedelta(minutes=6))
 SHORT = granted(issued=NOW - timedelta(minutes=4), not_after=NOW + timedelta(minutes=5, seconds=59))
@@ -226,6 +229,9 @@ GRANTS: dict[str, tuple[View, Step]] = {
     "a renewal is due, and the word is not known": (view(DUE, unknown=(WORD,)), LookUp(DUE, (WORD,), ())),
     "somebody denies it": (view(LIVE, unheard=(NO,)), LookUp(LIVE, (), (NO,))),
     "delivered": (view(LIVE), Wait(NOW + timedelta(minutes=1))),
+    "delivered, and its agent is to be heard of": (view(LIVE, beat_due=SOON), Wait(SOON)),
+    "its agent is overdue": (view(LIVE, beat_due=NOW), LookUp(LIVE, (), (), beat=True)),
+    "its agent cannot be heard of": (view(BEATING), Wait(NOW + RECHECK)),
     "delivered, and policy cannot say": (view(LIVE, verdict=UNDECIDED), Wait(NOW + timedelta(minutes=1))),
     "a renewal is due": (view(DUE), Issue(DUE, renewal=True)),
     "a renewal is due, and policy cannot say": (view(DUE, verdict=UNDECIDED), Wait(NOW + RECHECK)),

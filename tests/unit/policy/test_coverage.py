@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from tests.unit.policy.given import DEPLOYMENTS, NOW, PODS, decided, deny, facts, in_shop, policy, request
 from tests.unit.policy.test_approvals import ITSELF, UNSPOKEN, rule, said
 from valetkey.kinds.accessapproval import AccessApproval
-from valetkey.kinds.accessrequest import AccessRequest, RequestSpec
+from valetkey.kinds.accessrequest import AccessRequest, RequestMetadata, RequestSpec
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.base import Metadata
 from valetkey.kinds.schema import structural
@@ -281,7 +281,7 @@ def _approval(**spec: Any) -> AccessApproval:
 
 
 def _looked_at(**status: Any) -> AccessRequest:
-    metadata = Metadata(name="r1", uid="u", creation_timestamp=NOW)
+    metadata = RequestMetadata(name="r1", uid="u", creation_timestamp=NOW)
     return AccessRequest.model_validate({"metadata": metadata, "spec": request(), "status": status})
 
 

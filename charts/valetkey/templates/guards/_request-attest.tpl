@@ -19,6 +19,12 @@ variables:
 - name: update
   expression: >-
     request.operation == "UPDATE"
+- name: annotations
+  expression: >-
+    variables.update ? object.metadata.?annotations.orValue({}) : {}
+- name: oldAnnotations
+  expression: >-
+    variables.update ? oldObject.metadata.?annotations.orValue({}) : {}
 - name: parameters
   expression: >-
     object.?spec.?task.?parameters.orValue({})
@@ -83,11 +89,18 @@ validations:
 - expression: "!variables.create || !has(object.spec.outcome)"
   message: spec.outcome is said when the task is over
 - expression: >-
-    !variables.update || variables.collector || (variables.bound && variables.podUID == oldObject.spec.requester.podUID
-    && request.userInfo.username == oldObject.spec.requester.username)
-  message: an AccessRequest is changed by the pod that made it alone, and only its spec.outcome
-- expression: "!variables.update || ({{ include "valetkey.unchanged" (list "metadata.?labels" "metadata.?annotations") }})"
-  message: only spec.outcome of an AccessRequest is changed, not its labels or annotations
+    !variables.update || variables.collector || (variables.bound && (variables.podUID == oldObject.spec.requester.podUID
+    && request.userInfo.username == oldObject.spec.requester.username || variables.podUID == oldObject.spec.subject.podUID))
+  message: an AccessRequest is changed by the pod that made it or that it is for, and by nobody else
+- expression: >-
+    !variables.update || ({{ include "valetkey.unchanged" (list "metadata.?labels") }}
+    && variables.annotations.all(k, k == "valetkey.dev/heartbeat" || variables.oldAnnotations[?k] == optional.of(variables.annotations[k]))
+    && variables.oldAnnotations.all(k, k in variables.annotations))
+  message: only spec.outcome of an AccessRequest is changed and its heartbeat, not its labels or other annotations
+- expression: >-
+    !variables.update || variables.annotations[?"valetkey.dev/heartbeat"] == variables.oldAnnotations[?"valetkey.dev/heartbeat"]
+    || (variables.bound && variables.podUID == oldObject.spec.subject.podUID && size(variables.annotations["valetkey.dev/heartbeat"]) <= 64)
+  message: only the pod that an AccessRequest is for says that it still works, by 64 characters at most in valetkey.dev/heartbeat
 - expression: >-
     !variables.update || (variables.collector ? object.spec == oldObject.spec
     : {{ include "valetkey.unchanged" (list "metadata.?finalizers" "metadata.?ownerReferences") }})
