@@ -11,7 +11,8 @@ import yaml
 
 from tests.cluster.local.places import ROOT
 from valetkey.cli.cases import load_policies
-from valetkey.policy.cases import Case, CaseFile, run
+from valetkey.policy.casefile import Case, CaseFile
+from valetkey.policy.cases import run
 from valetkey.policy.notation import accounts, line
 
 EXAMPLES: Final = ROOT / "crds" / "examples"

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     VALIDATION_FAILED = "ValidationFailed"
     TTL_TOO_LONG = "TTLTooLong"
     DELIVERY_NOT_ALLOWED = "DeliveryNotAllowed"
+    SUBJECT_NOT_ALLOWED = "SubjectNotAllowed"
     LIMIT_REACHED = "LimitReached"
     POLICIES_NOT_READY = "PoliciesNotReady"
     POLICIES_STALE = "PoliciesStale"
@@ -110,6 +111,7 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.VALIDATION_FAILED,
                 Reason.TTL_TOO_LONG,
                 Reason.DELIVERY_NOT_ALLOWED,
+                Reason.SUBJECT_NOT_ALLOWED,
                 Reason.LIMIT_REACHED,
                 Reason.PERSON_DENIED,
                 Reason.REVIEW_OVERDUE,

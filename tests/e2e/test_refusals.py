@@ -228,7 +228,9 @@ async def test_a_watch_is_refused_by_a_policy_that_does_not_accept_its_risk(agen
     assert (await agent.status(name))["decision"]["denial"]["reason"] == "RiskNotAllowed"
 
 
-async def test_a_request_for_another_pod_is_refused_at_admission(agent: Agent) -> None:
+async def test_a_request_for_another_pod_that_is_owned_by_the_one_that_asks_is_refused_at_admission(
+    agent: Agent,
+) -> None:
     other = await agent.api.made("/api/v1/namespaces/agents/pods", pod(unique("other")))
     meta = other["metadata"]
     body = agent.request(spec={"subject": {"podName": meta["name"], "podUID": meta["uid"]}})

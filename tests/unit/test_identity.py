@@ -23,7 +23,7 @@ def asked(world: World) -> Json:
 
 
 async def verified(world: World, body: Json) -> Identity:
-    return (await identity.verify(world, AccessRequest.model_validate(body)))[0]
+    return (await identity.verify(world, AccessRequest.model_validate(body))).identity
 
 
 async def test_a_pod_that_asks_for_itself_is_known_with_its_labels() -> None:

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError
 from valetkey.cli.kubectl import Output, stop
 from valetkey.cli.tables import show
 from valetkey.kinds.agentpolicy import AgentPolicy
-from valetkey.policy.cases import CaseFile, Result, run
+from valetkey.policy.casefile import CaseFile
+from valetkey.policy.cases import Result, run
 from valetkey.policy.compile import Policies, Uncompiled, compile_policy
 
 M = TypeVar("M", bound=BaseModel)

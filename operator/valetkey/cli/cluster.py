@@ -16,7 +16,7 @@ from valetkey.kinds.accessrequest import AccessRequest, RequestSpec
 from valetkey.kinds.agentpolicy import AgentPolicy
 from valetkey.kinds.delegation import Parent
 from valetkey.kinds.taskgrant import TaskGrant
-from valetkey.kube.pods import parse
+from valetkey.kube.pods import Pod, parse
 from valetkey.policy.approvals import statement
 from valetkey.policy.compile import Policies, compile_policy
 from valetkey.policy.coverage import task_word
@@ -41,10 +41,8 @@ def policies() -> Policies:
 
 def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: str | None = None) -> Facts:
     """What is known of the cluster, of the pod that asks and of what people have said; all of them count as allowed."""
-    body = read("pod", namespace, request.requester.pod_name)
-    if body is None:
-        raise stop(f"there is no pod {namespace}/{request.requester.pod_name}")
-    pod = parse(body)
+    pod = _pod(namespace, request.subject.pod_name)
+    asks = _pod(namespace, request.requester.pod_name) if request.for_another else None
     grants = [grant for grant in _list("taskgrants.valetkey.dev", namespace) if "end" not in grant.get("status", {})]
     active: dict[str, int] = {}
     for order in (grant["spec"]["order"] for grant in grants):
@@ -54,6 +52,7 @@ def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: st
     roles = {name: _role(name) for scope in request.scopes if (name := scope.cluster_role) is not None}
     return Facts(
         identity=of_verified(pod),
+        requester=None if asks is None else of_verified(asks),
         namespaces={one["metadata"]["name"]: one["metadata"].get("labels") or {} for one in _list("namespaces")},
         cluster=cluster,
         cluster_roles={name: rules for name, rules in roles.items() if rules is not None},
@@ -65,6 +64,13 @@ def facts(namespace: str, request: RequestSpec, cluster: str, *, request_uid: st
         live=False,
         now=datetime.now(UTC),
     )
+
+
+def _pod(namespace: str, name: str) -> Pod:
+    body = read("pod", namespace, name)
+    if body is None:
+        raise stop(f"there is no pod {namespace}/{name}")
+    return parse(body)
 
 
 def _parent(parent: Parent | None) -> ParentFacts | None:

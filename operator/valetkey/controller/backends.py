@@ -168,7 +168,8 @@ class Backends:
 
 def about(request: AccessRequest) -> dict[str, Any]:
     """The fields of the log that name a request."""
-    asked = request.spec.requester
+    asked, receives = request.spec.requester, request.spec.subject
+    subject = {"subject": {"pod": f"{request.metadata.namespace}/{receives.pod_name}", "pod_uid": receives.pod_uid}}
     return {
         "request": f"{request.metadata.namespace}/{request.metadata.name}",
         "request_uid": request.metadata.uid,
@@ -179,6 +180,7 @@ def about(request: AccessRequest) -> dict[str, Any]:
             "pod_uid": asked.pod_uid,
             "credential_id": asked.credential_id,
         },
+        **(subject if request.spec.for_another else {}),
     }
 
 

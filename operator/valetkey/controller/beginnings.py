@@ -54,9 +54,14 @@ class Beginnings:
                 Reason.REQUEST_UNATTESTED, "it was created while guards were being put in place; create it again"
             )
         check_claims(request.spec.task)
-        verified, pod = await identity.verify(self._backends.api, request)
-        self._backends.cache.pods.put(pod)
-        return learnt(progress, identity=verified, place=deliveries.plan(request, pod, self._views))
+        verified = await identity.verify(self._backends.api, request)
+        self._backends.cache.pods.put(verified.pod)
+        return learnt(
+            progress,
+            identity=verified.identity,
+            requester=verified.requester,
+            place=deliveries.plan(request, verified.pod, self._views),
+        )
 
     async def open(self, step: Open, progress: Progress) -> Progress:
         """Writes the grant: whoever changes what it was decided on from now on finds it."""
@@ -159,7 +164,7 @@ class Beginnings:
 
     async def _verify_again(self, request: AccessRequest) -> None:
         try:
-            await identity.verify(self._backends.api, request)
+            await identity.verify_subject(self._backends.api, request)
         except InvalidError as error:
             # The pod's own watch ends the grant; until it has, no renewal.
             raise NotReadyError(Reason.ISSUE_PENDING, error.message, after=SOON) from error

@@ -47,7 +47,7 @@ class Decisions:
 
     async def decide(self, step: Decide, progress: Progress) -> Progress:
         """Asks policy; what it said is written down with all that it read, before anything follows from it."""
-        request, secret = step.request, step.place.secret_name
+        request, secret, account = step.request, step.place.secret_name, step.identity.service_account
         self._backends.log.demand_room()
         self._refuse_more_than_a_days_log(request)
         key = Key.of(request.metadata)
@@ -56,14 +56,15 @@ class Decisions:
         policies = self._surroundings.policies.of_namespace(key.namespace)
         covering = await self._approvals.heard_beside(request, policies, self._held_since())
         # The last thing that is waited for: whoever is granted from here on counts for whoever comes next.
-        opened = await self._ledgers.opened(request, policies) if policies.needs_ledger else {}
-        unreviewed = self._ledgers.unreviewed(request) if policies.needs_ledger else {}
+        opened = await self._ledgers.opened(request, account, policies) if policies.needs_ledger else {}
+        unreviewed = self._ledgers.unreviewed(request, account) if policies.needs_ledger else {}
         now = self._backends.clock()
         decision, facts, rehearsed = self._views.decide(
             key,
             request,
             step.identity,
             now,
+            requester=progress.requester,
             approvals=approvals,
             covering=covering,
             opened=opened,
@@ -74,7 +75,7 @@ class Decisions:
         if isinstance(decision, Approved):
             self._views.hold(key, decision, step.identity, secret)
             if decision.remembers or decision.review_within is not None:
-                used = await self._ledgers.enter(request, decision, now)
+                used = await self._ledgers.enter(request, account, decision, now)
                 decision = replace(decision, review_by=None if used is None else used.review_by)
                 if decision.remembers and self._backends.clock() - now > SLOW:
                     # Its time is that of the decision: a grant that is opened much later might be too near the next.

@@ -10,6 +10,7 @@ from valetkey.controller.steps import Deliver, Progress, learnt
 from valetkey.controller.views import Views
 from valetkey.delivery import sealed as sealed_delivery
 from valetkey.delivery import secret as secret_delivery
+from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.credential import Credential
 from valetkey.kinds.delivery import DeliveryStatus, GrantDelivery, Sealed, SecretDelivered
@@ -121,6 +122,12 @@ class Deliveries:
 def plan(request: AccessRequest, pod: Pod, views: Views) -> GrantDelivery:
     """Where the credential would go; raises InvalidError where that pod, or that key, alone would not read it."""
     asked = request.spec.delivery
+    if asked.sealed is not None and request.spec.for_another:
+        raise InvalidError(
+            Reason.DELIVERY_NOT_ALLOWED,
+            f"what pod {pod.name} receives is not sealed to a key that another names: leave spec.delivery.sealed out "
+            "and let it mount a Secret, or let it ask itself",
+        )
     if asked.sealed is not None:
         return GrantDelivery(sealed=sealed_delivery.plan(asked.sealed))
     name = (asked.secret.name if asked.secret else None) or pod.default_secret

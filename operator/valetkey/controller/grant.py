@@ -209,6 +209,8 @@ def _forged(grant: TaskGrant, request: AccessRequest) -> InvalidError | None:
     """Whether a grant is not one that was opened here for its request; guards say so too, and this needs none."""
     order = grant.spec.order
     asked = request.spec
+    if (order.subject.pod_name, order.subject.pod_uid) != (asked.subject.pod_name, asked.subject.pod_uid):
+        return InvalidError(Reason.ORDER_INVALID, "the grant is for another pod than its request")
     if (order.access, order.parent, order.delegation) != (asked.access, asked.parent, asked.delegation):
         return InvalidError(Reason.ORDER_INVALID, "the grant allows something else than its request asks for")
     if grant.spec.delivery.sealed != asked.delivery.sealed:

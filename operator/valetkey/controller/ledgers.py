@@ -107,15 +107,15 @@ class Ledgers:
         except ValidationError:
             book.unreadable = str(body["metadata"]["name"])
 
-    async def opened(self, request: AccessRequest, policies: Policies) -> dict[str, tuple[datetime, ...]]:
-        """When grants of the account that asks were opened lately, by policy that limits how often.
+    async def opened(self, request: AccessRequest, account: str, policies: Policies) -> dict[str, tuple[datetime, ...]]:
+        """When grants of an account were opened lately, by policy that limits how often.
 
         That of this very request does not count. Only as many of each are given as its limits look at, the latest.
         Raises ApiError, and UnavailableError where the ledger of its namespace cannot be read.
         """
         await self.read()
         _demand_readable(self._book(request.metadata.namespace))
-        account, uid = request.spec.requester.service_account, request.metadata.uid
+        uid = request.metadata.uid
         times: dict[str, list[datetime]] = {}
         for one in self._book(request.metadata.namespace).since(self._clock() - REMEMBERS):
             if one.service_account == account and one.request != uid:
@@ -123,12 +123,12 @@ class Ledgers:
         remember = {one.policy.metadata.name: one.policy.spec.limits.remembers for one in policies.usable("Allow")}
         return {name: tuple(sorted(at)[-most:]) for name, at in times.items() if (most := remember.get(name, 0))}
 
-    def unreviewed(self, request: AccessRequest) -> dict[str, tuple[Unreviewed, ...]]:
-        """By break-glass policy: its uses by the account that asks that nobody has reviewed; after `opened`.
+    def unreviewed(self, request: AccessRequest, account: str) -> dict[str, tuple[Unreviewed, ...]]:
+        """By break-glass policy: its uses by an account that nobody has reviewed; after `opened`.
 
         That of this very request does not count.
         """
-        namespace, account = request.metadata.namespace, request.spec.requester.service_account
+        namespace = request.metadata.namespace
         uses: dict[str, tuple[Unreviewed, ...]] = {}
         for one in self._book(namespace).emergencies.values():
             if one.service_account == account and one.request != request.metadata.uid:
@@ -145,7 +145,7 @@ class Ledgers:
         books = ((name, book) for name, book in self._books.items() if self._served is None or name in self._served)
         return [(namespace, one) for namespace, book in books for one in book.emergencies.values()]
 
-    async def enter(self, request: AccessRequest, approved: Approved, at: datetime) -> Emergency | None:
+    async def enter(self, request: AccessRequest, account: str, approved: Approved, at: datetime) -> Emergency | None:
         """Puts on record that a grant is about to be opened; from the first moment on it counts for others.
 
         Gives what is to be reviewed, where it is an emergency.
@@ -154,7 +154,7 @@ class Ledgers:
         InvalidError where no more fits in.
         """
         key, uid = Key.of(request.metadata), request.metadata.uid
-        account, policy = request.spec.requester.service_account, approved.policy.name
+        policy = approved.policy.name
         book, wanted = self._book(key.namespace), set[str]()
         if approved.remembers:
             self._demand_room(book, uid)

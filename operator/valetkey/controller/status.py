@@ -205,4 +205,5 @@ def of_ending_request(request: AccessRequest, now: datetime) -> RequestStatus:
 
 def agent(request: AccessRequest) -> str:
     """Who asks, on one line."""
-    return f"{request.spec.requester.service_account}/{request.spec.requester.pod_name}"
+    asks = f"{request.spec.requester.service_account}/{request.spec.requester.pod_name}"
+    return f"{asks} for {request.spec.subject.pod_name}" if request.spec.for_another else asks

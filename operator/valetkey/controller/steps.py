@@ -33,6 +33,8 @@ class Progress:
     """What the present run has learnt; a crash loses it, and the next run learns it again."""
 
     identity: Identity | None = None
+    requester: Identity | None = None
+    """Who asks, where that is another pod than the one that receives."""
     place: GrantDelivery | None = None
     decision: Decision | None = None
     decision_id: str = ""

@@ -14,7 +14,7 @@ from valetkey.controller.parents import Standing
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Progress, View
 from valetkey.controller.surroundings import Surroundings
-from valetkey.identity import of_verified
+from valetkey.identity import of_verified, requester_of
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest, Denial
 from valetkey.kinds.base import Metadata, format_duration
@@ -114,6 +114,7 @@ class Views:
         identity: Identity,
         now: datetime,
         *,
+        requester: Identity | None,
         approvals: tuple[Statement, ...],
         covering: tuple[TaskWord, ...],
         opened: Mapping[str, tuple[datetime, ...]],
@@ -126,6 +127,7 @@ class Views:
             identity,
             now,
             approvals,
+            requester=requester,
             covering=covering,
             active=active,
             opened=opened,
@@ -210,7 +212,10 @@ class Views:
         # What they have said on this very request since adds nobody to those whom it rests on.
         own = (one for one in approvals if one.verdict == "Deny" or (one.username, one.policy) not in covered)
         said = (*own, *covering)
-        facts = self._facts(request, identity, now, said, active={}, opened={}, unreviewed={}, live=True)
+        asks = requester_of(request, self._cache.pods.get(identity.namespace, request.spec.requester.pod_name))
+        facts = self._facts(
+            request, identity, now, said, requester=asks, active={}, opened={}, unreviewed={}, live=True
+        )
         verdict = decide(request.spec, policies, facts)
         order = grant.spec.order
         if isinstance(verdict, Approved) and _pod_templates_lost(order, verdict):
@@ -229,6 +234,7 @@ class Views:
         now: datetime,
         approvals: tuple[Statement, ...],
         *,
+        requester: Identity | None,
         covering: tuple[TaskWord, ...] = (),
         active: Mapping[str, int],
         opened: Mapping[str, tuple[datetime, ...]],
@@ -248,6 +254,7 @@ class Views:
             cluster=self._cluster,
             cluster_roles={name: rules for name, rules in self._surroundings.cluster_roles.items() if name in roles},
             approvals=approvals,
+            requester=requester,
             covering=covering,
             active=active,
             opened=opened,

@@ -93,7 +93,10 @@ class RequestSpec(Model):
     delivery: Delivery = Field(
         default=Delivery(secret=SecretDelivery()), description="How the credential reaches the pod."
     )
-    subject: Subject = Field(description="Who receives it: the pod that asks. Filled in at admission.")
+    subject: Subject = Field(
+        description="The pod that receives it: the one that asks, unless a policy's onBehalfOf lets it ask for "
+        "another of its namespace. Filled in at admission."
+    )
     requester: Requester = Field(description="Who asked. Filled in at admission.")
     parent: Parent | None = Field(
         default=None,
@@ -106,6 +109,12 @@ class RequestSpec(Model):
     outcome: Literal["Succeeded", "Failed", "Cancelled"] | None = Field(
         default=None, description="Set by the agent when its task is over; the access ends then."
     )
+
+    @property
+    def for_another(self) -> bool:
+        """Whether the pod that asks is another than the one that receives."""
+        asks, receives = self.requester, self.subject
+        return (asks.pod_name, asks.pod_uid) != (receives.pod_name, receives.pod_uid)
 
     @property
     def handed_on(self) -> tuple[Access, ...]:

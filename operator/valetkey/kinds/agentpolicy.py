@@ -208,6 +208,13 @@ class PolicySpec(Model):
         description="Whether requests may hand on what is granted (to, maxDepth), and whether only those that name a "
         "spec.parent are granted (required). Left out: they may not, and need not.",
     )
+    on_behalf_of: Annotated[tuple[Name, ...], Field(min_length=1, max_length=16, json_schema_extra=_AS_SET)] | None = (
+        Field(
+            default=None,
+            description="The ServiceAccounts, of the pod's own namespace, whose pods may ask for the pods that this "
+            "policy is about: launchers of pods that have no API token. Left out: a pod asks for itself.",
+        )
+    )
     heartbeat: Heartbeat | None = Field(
         default=None,
         description="Whether agents have to say again and again that they still work. Left out: they need not. A grant "

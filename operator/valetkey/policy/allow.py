@@ -27,15 +27,16 @@ class Stage(IntEnum):
     """How far a request came with a policy; further is nearer."""
 
     OVER = 0
-    PURPOSE = 1
-    PARAMETERS = 2
-    ACCESS = 3
-    RISKS = 4
-    DELEGATION = 5
-    TTL = 6
-    DELIVERY = 7
-    VALIDATIONS = 8
-    LIMITS = 9
+    SUBJECT = 1
+    PURPOSE = 2
+    PARAMETERS = 3
+    ACCESS = 4
+    RISKS = 5
+    DELEGATION = 6
+    TTL = 7
+    DELIVERY = 8
+    VALIDATIONS = 9
+    LIMITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
 
     if is_over(spec, facts):
         return refused(Stage.OVER, partial(refusals.over, name, spec))
+    if facts.requester is not None and facts.requester.service_account not in (spec.on_behalf_of or ()):
+        return refused(Stage.SUBJECT, partial(refusals.subject_not_allowed, name, facts.requester, facts.identity))
     purpose = _purpose(spec, request.task.purpose)
     if purpose is None:
         return refused(Stage.PURPOSE, partial(refusals.purpose_unknown, request))

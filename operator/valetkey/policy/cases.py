@@ -5,116 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import Field
-
-from valetkey.kinds.access import Access
-from valetkey.kinds.accessrequest import Requester, RequestSpec, Subject, Task
-from valetkey.kinds.base import Duration, Model, Name, Time, format_duration
-from valetkey.kinds.delegation import Account, Delegation, Parent
-from valetkey.kinds.delivery import Delivery, SecretDelivery
+from valetkey.kinds.accessrequest import Requester, RequestSpec, Subject
+from valetkey.kinds.base import format_duration
+from valetkey.kinds.delegation import Parent
 from valetkey.kinds.identity import Identity
+from valetkey.policy.casefile import Agent, Case, CaseFile, Covers, Known, ParentCase, Request, Said
 from valetkey.policy.compile import Policies
 from valetkey.policy.coverage import LONGEST
 from valetkey.policy.decide import Approved, Decision, Denied, Undecided, Waiting, decide
 from valetkey.policy.facts import Facts, ParentFacts, RoleRule, Statement, TaskWord, Unreviewed
 from valetkey.policy.lineage import facts_of
-
-Outcome = Literal["Approved", "Denied", "Undecided", "Waiting"]
-
-
-class Agent(Model):
-    """Who asks."""
-
-    namespace: Name = Field(description="The agent's namespace.")
-    service_account: Name = Field(description="The ServiceAccount that its pod runs as.")
-    pod_name: Name = Field(default="agent-0", description="Its pod.")
-    node_name: Name = Field(default="node-1", description="The node that its pod is on.")
-    labels: dict[str, str] = Field(default_factory=dict, description="The labels of its pod.")
-
-
-class Known(Model):
-    """What is known of the cluster; a case changes what its file says."""
-
-    cluster: str | None = Field(default=None, description="The cluster's name. Default: none.")
-    now: Time | None = Field(default=None, description="The time. Default: 2026-01-01T12:00:00Z.")
-    namespaces: dict[str, dict[str, str]] = Field(
-        default_factory=dict, description="Labels of namespaces, by name; one that is not here is not known."
-    )
-    cluster_roles: dict[str, tuple[dict[str, Any], ...]] = Field(
-        default_factory=dict, description="Rules of the ClusterRoles that may be handed out, by name."
-    )
-    active: dict[str, int] = Field(default_factory=dict, description="Live grants of the agent's account, by policy.")
-    opened: dict[str, tuple[Time, ...]] = Field(
-        default_factory=dict, description="When grants of the agent's account were opened lately, by policy."
-    )
-    unreviewed: dict[str, tuple[Time, ...]] = Field(
-        default_factory=dict,
-        description="By when what break-glass policies granted to the agent's account is to be reviewed, by policy.",
-    )
-
-
-class Request(Model):
-    """What is asked, as in an AccessRequest."""
-
-    task: Task = Field(description="The task.")
-    access: Access = Field(description="What the task needs.")
-    ttl: Duration | None = Field(default=None, description="For how long.")
-    delegation: Delegation | None = Field(default=None, description="What is handed on, and to whom.")
-    delivery: Delivery = Field(
-        default=Delivery(secret=SecretDelivery()), description="How the credential reaches the pod. Default: a Secret."
-    )
-
-
-class Covers(Model):
-    """An earlier request of the same pod, whose task a person approved whole."""
-
-    request: Request = Field(description="That request.")
-    until: Time | None = Field(default=None, description="Until when its task was approved. Default: for an hour.")
-
-
-class Said(Model):
-    """What a person said on the request, who may."""
-
-    by: str = Field(min_length=1, max_length=320, description="The user name.")
-    policy: str = Field(description="The policy that asks.")
-    verdict: Literal["Approve", "Deny"] = Field(default="Approve", description="Approve or Deny. Default Approve.")
-    covers: Covers | None = Field(
-        default=None, description="With covers: Task on another request, a minute ago, and not on this one: that."
-    )
-
-
-class ParentCase(Model):
-    """The live request that another works for, as it was granted."""
-
-    agent: Agent = Field(description="Who asked it.")
-    request: Request = Field(description="What was asked; what it hands on is in its delegation.")
-    ends_in: Duration = Field(default=timedelta(minutes=5), description="When its grant ends. Default 5m.")
-    act: tuple[Account, ...] = Field(default=(), description="Who handed that on, the nearest first.")
-
-
-class Case(Model):
-    """One request, and what is to become of it."""
-
-    name: str = Field(min_length=1, max_length=256, description="What it shows; a sentence.")
-    agent: Agent = Field(description="Who asks.")
-    request: Request = Field(description="What is asked.")
-    facts: Known = Field(default=Known(), description="What is known, beside and before what the file says.")
-    approvals: tuple[Said, ...] = Field(default=(), description="What people have said on it.")
-    parent: ParentCase | None = Field(default=None, description="The live request that it works for.")
-    expect: Outcome = Field(description="What is decided.")
-    policy: str | None = Field(default=None, description="The policy that decides. Left out: whichever.")
-    reason: str | None = Field(default=None, description="The reason of a denial, or why it is undecided.")
-    ttl: Duration | None = Field(default=None, description="How long an approved grant lives.")
-
-
-class CaseFile(Model):
-    """A file of cases."""
-
-    kind: Literal["PolicyTest"] = Field(description="PolicyTest.")
-    facts: Known = Field(default=Known(), description="What is known, for all cases of this file.")
-    cases: Annotated[tuple[Case, ...], Field(min_length=1)] = Field(description="The cases.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +37,7 @@ def run(file: CaseFile, policies: Policies) -> Iterable[Result]:
 
 
 def _request(case: Case, asked: Request) -> RequestSpec:
-    agent = case.agent
+    agent, asks = case.agent, case.asked_by or case.agent
     return RequestSpec(
         task=asked.task,
         access=asked.access,
@@ -145,13 +47,24 @@ def _request(case: Case, asked: Request) -> RequestSpec:
         delivery=asked.delivery,
         subject=Subject(pod_name=agent.pod_name, pod_uid="uid"),
         requester=Requester(
-            username=f"system:serviceaccount:{agent.namespace}:{agent.service_account}",
-            service_account=agent.service_account,
-            pod_name=agent.pod_name,
+            username=f"system:serviceaccount:{asks.namespace}:{asks.service_account}",
+            service_account=asks.service_account,
+            pod_name=asks.pod_name,
             pod_uid="uid",
-            node_name=agent.node_name,
+            node_name=asks.node_name,
             credential_id="JTI=test",
         ),
+    )
+
+
+def _identity(agent: Agent) -> Identity:
+    return Identity(
+        namespace=agent.namespace,
+        pod_name=agent.pod_name,
+        pod_uid="uid",
+        node_name=agent.node_name,
+        service_account=agent.service_account,
+        labels={"valetkey.dev/agent": "true"} | agent.labels,
     )
 
 
@@ -159,14 +72,8 @@ def _facts(case: Case, file: Known, policies: Policies) -> Facts:
     own, agent = case.facts, case.agent
     at = own.now or file.now or datetime(2026, 1, 1, 12, tzinfo=UTC)
     return Facts(
-        identity=Identity(
-            namespace=agent.namespace,
-            pod_name=agent.pod_name,
-            pod_uid="uid",
-            node_name=agent.node_name,
-            service_account=agent.service_account,
-            labels={"valetkey.dev/agent": "true"} | agent.labels,
-        ),
+        identity=_identity(agent),
+        requester=None if case.asked_by is None else _identity(case.asked_by),
         namespaces=file.namespaces | own.namespaces,
         cluster=own.cluster if own.cluster is not None else file.cluster or "",
         cluster_roles=_roles(file.cluster_roles | own.cluster_roles),

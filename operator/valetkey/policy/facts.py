@@ -108,6 +108,7 @@ class Facts:
     """What was known at the moment of a decision; recorded whole, so that it can be replayed."""
 
     identity: Identity
+    """The pod that receives the access."""
     namespaces: Mapping[str, Mapping[str, str]]
     """Labels of each known namespace."""
     cluster: str
@@ -129,6 +130,8 @@ class Facts:
     """
     parent: ParentFacts | None = None
     """What is granted to the request that this one says it works for, while that is live; None where it says none."""
+    requester: Identity | None = None
+    """The pod that asks, where it is another; of a live grant's its labels may not be known any more."""
     covering: tuple[TaskWord, ...] = ()
     """What people have said on other requests for the whole of their task, whether it counts for this one or not."""
     live: bool

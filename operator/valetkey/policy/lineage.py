@@ -109,9 +109,12 @@ def among(parent: ParentFacts | None) -> tuple[Account, ...]:
 def concerned(request: RequestSpec, facts: Facts) -> frozenset[str]:
     """User names that have a part in the work, and so no word in whether it is approved.
 
-    They are who asks, whoever may get some of it, whoever handed it on, and whoever else may have got that.
+    They are who asks and whom it is for, whoever may get some of it, whoever handed it on, and whoever else may have
+    got that.
     """
-    return users(request, (*act(facts.parent), *among(facts.parent)))
+    return users(request, (*act(facts.parent), *among(facts.parent))) | {
+        f"system:serviceaccount:{facts.identity.namespace}:{facts.identity.service_account}"
+    }
 
 
 def users(request: RequestSpec, before: Iterable[Account]) -> frozenset[str]:

@@ -6,6 +6,7 @@ from valetkey.kinds.accessrequest import Denial, RequestSpec
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Risk
 from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.delivery import Way
+from valetkey.kinds.identity import Identity
 from valetkey.policy import allowances
 from valetkey.policy.ceiling import Gap
 from valetkey.policy.denials import denial, quoted
@@ -81,6 +82,16 @@ def ttl_too_long(name: str, spec: PolicySpec) -> Denial:
         f"Policy {name} grants {longest} at most: ask for that or less, and again when it ends.",
         field="spec.ttl",
         allowed=f"ttl: {longest}",
+    )
+
+
+def subject_not_allowed(name: str, requester: Identity, subject: Identity) -> Denial:
+    """A pod asks for another, and the policy does not let it."""
+    return denial(
+        Reason.SUBJECT_NOT_ALLOWED,
+        f"Policy {name} does not let pods that run as {requester.service_account} ask for pod {subject.pod_name}: let "
+        f"that pod ask itself, or have {requester.service_account} put into the policy's onBehalfOf.",
+        field="spec.subject",
     )
 
 

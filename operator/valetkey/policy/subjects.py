@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 
 from valetkey.kinds.agentpolicy import AgentPolicy
+from valetkey.kinds.identity import Identity
 from valetkey.kinds.subjects import Selector, SelectorRequirement, SubjectSelector
 from valetkey.policy.facts import Facts
 
@@ -22,12 +23,14 @@ def selected(policy: AgentPolicy, facts: Facts) -> Selected:
     """Whether the policy is about the agent; unknown where it depends on labels that are not known."""
     if policy.spec.subjects is None:
         return Selected.YES if policy.spec.effect == "Deny" else Selected.NO
-    answers = [_matches(subject, facts) for subject in policy.spec.subjects]
+    identities = [facts.identity]
+    if policy.spec.effect == "Deny" and facts.requester is not None:
+        identities.append(facts.requester)  # who may have nothing asks for nobody else, either
+    answers = [_matches(subject, identity, facts) for identity in identities for subject in policy.spec.subjects]
     return next((answer for answer in (Selected.YES, Selected.UNKNOWN) if answer in answers), Selected.NO)
 
 
-def _matches(subject: SubjectSelector, facts: Facts) -> Selected:
-    identity = facts.identity
+def _matches(subject: SubjectSelector, identity: Identity, facts: Facts) -> Selected:
     if subject.namespace is not None and subject.namespace != identity.namespace:
         return Selected.NO
     if subject.service_account is not None and subject.service_account != identity.service_account:

@@ -82,6 +82,23 @@ async def test_what_is_left_out_is_filled_in_where_the_cluster_can(api: Api, wor
     assert made["metadata"]["ownerReferences"] == expected["metadata"]["ownerReferences"]
 
 
+async def test_a_pod_may_ask_for_another_which_owns_the_request_then(api: Api, world: World, filling: bool) -> None:
+    twin = {"podName": "twin", "podUID": uid(world, "twin")}
+    owners = [{"apiVersion": "v1", "kind": "Pod", "name": "twin", "uid": twin["podUID"]}]
+    asked = world.request("asker", spec={"subject": twin}, metadata={"ownerReferences": owners})
+    made = accepted(await api.post(REQUESTS, asked, by=world.tokens["asker"]))
+    assert made["spec"]["requester"]["podName"] == "asker"
+    if filling:
+        alone = merged(unfilled(), {"spec": {"subject": twin}})
+        made = accepted(await api.post(REQUESTS, alone, by=world.tokens["asker"]))
+        assert made["metadata"]["ownerReferences"] == owners
+    path = f"{REQUESTS}/{made['metadata']['name']}"
+    beat = {"metadata": {"annotations": {"valetkey.dev/heartbeat": "1"}}}
+    refused(await api.patch(path, beat, by=world.tokens["asker"]), "request-attest", "only the pod that")
+    accepted(await api.patch(path, beat, by=world.tokens["twin"]))
+    accepted(await api.patch(path, {"spec": {"outcome": "Failed"}}, by=world.tokens["twin"]))
+
+
 def uid(world: World, name: str) -> str:
     """A pod's uid."""
     return str(world.pods[name]["metadata"]["uid"])
@@ -105,11 +122,11 @@ FORGERIES: dict[str, tuple[Callable[[World], Json], str]] = {
         requester(credentialID=f"JTI={NOBODY}"),
         "spec.requester.credentialID is that of the token used",
     ),
-    "subject_name": (lambda w: {"spec": {"subject": {"podName": "twin"}}}, "spec.subject is the pod that asks"),
-    "subject_uid": (lambda w: {"spec": {"subject": {"podUID": uid(w, "twin")}}}, "spec.subject is the pod that asks"),
+    "subject_name": (lambda w: {"spec": {"subject": {"podName": "twin"}}}, "spec.subject is one pod"),
+    "subject_uid": (lambda w: {"spec": {"subject": {"podUID": uid(w, "twin")}}}, "spec.subject is one pod"),
     "subject_both": (
         lambda w: {"spec": {"subject": {"podName": "twin", "podUID": uid(w, "twin")}}},
-        "spec.subject is the pod that asks",
+        "one owner, the pod that spec.subject names",
     ),
     "two_owners": (
         lambda w: {"metadata": {"ownerReferences": owner(w) + owner(w, uid=uid(w, "twin"), name="twin")}},

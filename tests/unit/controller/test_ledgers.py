@@ -56,11 +56,11 @@ def approved(policy: str, remembers: int = 100) -> Approved:
 
 
 async def entered(book: Ledgers, world: World, request: AccessRequest, policy: str = "fix") -> None:
-    await book.enter(request, approved(policy), world.now)
+    await book.enter(request, request.spec.requester.service_account, approved(policy), world.now)
 
 
 async def opened(book: Ledgers, request: AccessRequest) -> Mapping[str, tuple[datetime, ...]]:
-    return await book.opened(request, POLICIES)
+    return await book.opened(request, request.spec.requester.service_account, POLICIES)
 
 
 def asked(world: World, name: str) -> AccessRequest:
@@ -205,7 +205,7 @@ async def test_no_more_is_kept_of_an_account_than_its_policy_looks_at() -> None:
     book = the_ledgers(world)
     for at in range(5):
         world.now += timedelta(minutes=1)
-        await book.enter(asked(world, f"r{at}"), approved("fix", 2), world.now)
+        await book.enter(asked(world, f"r{at}"), "fixer", approved("fix", 2), world.now)
     assert [one["at"] for one in on_record(world)] == [
         format_time(world.now - timedelta(minutes=1)),
         format_time(world.now),

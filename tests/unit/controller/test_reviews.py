@@ -142,7 +142,7 @@ async def test_a_use_that_was_put_on_the_ledger_before_a_crash_does_not_stand_in
     asked = AccessRequest.model_validate(case.world.objects["AccessRequest", "shop", "d"])
     approved = Approved(REFERENCE, "read", HOUR, None, pod_templates=False, backstop=False, review_within=2 * HOUR)
     await case.process.ledgers.read()
-    await case.process.ledgers.enter(asked, approved, case.world.now)
+    await case.process.ledgers.enter(asked, "fixer", approved, case.world.now)
     case.process = case.begun()
     await case.process.relist.read_all()
     await case.turn()

@@ -77,13 +77,15 @@ validations:
   messageExpression: '"spec.requester.credentialID is that of the token used, " + variables.credentialID'
 - expression: '!variables.create || object.spec.requester.via == "API"'
   message: spec.requester.via is API
-- expression: "!variables.create || (object.spec.subject.podName == variables.podName && object.spec.subject.podUID == variables.podUID)"
-  message: spec.subject is the pod that asks
+# Whether one pod may ask for another, policy says (onBehalfOf); half of one is none.
+- expression: >-
+    !variables.create || ((object.spec.subject.podName == variables.podName) == (object.spec.subject.podUID == variables.podUID))
+  message: spec.subject is one pod, by name and uid
 - expression: >-
     !variables.create || (object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(o,
-    o.apiVersion == "v1" && o.kind == "Pod" && o.name == variables.podName && o.uid == variables.podUID
+    o.apiVersion == "v1" && o.kind == "Pod" && o.name == object.spec.subject.podName && o.uid == object.spec.subject.podUID
     && !o.?controller.orValue(false) && !o.?blockOwnerDeletion.orValue(false)))
-  message: an AccessRequest has one owner, the pod that asks, without controller and blockOwnerDeletion
+  message: an AccessRequest has one owner, the pod that spec.subject names, without controller and blockOwnerDeletion
 - expression: "!variables.create || object.metadata.?finalizers.orValue([]).size() == 0"
   message: an AccessRequest has no finalizers
 - expression: "!variables.create || !has(object.spec.outcome)"
