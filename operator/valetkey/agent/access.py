@@ -1,0 +1,151 @@
+"""How does an agent get access for one task?
+
+with valetkey.access("remediation", "restart checkout", "shop: get,patch deployments.apps/checkout") as grant:
+    subprocess.run(["kubectl", "rollout", "restart", "deploy/checkout", "-n", "shop"], env=grant.environ())
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from valetkey.agent import signals
+from valetkey.agent.ask import ask
+from valetkey.agent.blocking import Loop
+from valetkey.agent.errors import Ended
+from valetkey.agent.grant import Grant
+from valetkey.agent.life import Life
+
+_log: Final = logging.getLogger("valetkey")
+
+
+class Access:
+    """Access for one task, for as long as the block lasts: `with`, or `async with`."""
+
+    def __init__(self, begin: Callable[[], Life]) -> None:
+        self._begin = begin
+        self._life = begin()
+        self._loop: Loop | None = None
+        self._grant: Grant | None = None
+        self._process = os.getpid()
+
+    async def __aenter__(self) -> Grant:
+        """Asks and waits until the access is there; raises AccessError."""
+        signals.hold()
+        self._life = self._begin()
+        try:
+            self._grant = await self._life.begin()
+        except BaseException:
+            signals.release()
+            raise
+        return self._grant
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Says how the task ended; the access is no more."""
+        if self._process != os.getpid():
+            return  # a copy of the process that has the access
+        self._note(error)
+        try:
+            with signals.leaving():
+                await self._life.end(_outcome(error))
+        finally:
+            signals.release()
+
+    def __enter__(self) -> Grant:
+        """Asks and waits until the access is there; raises AccessError."""
+        signals.hold()
+        self._life = self._begin()
+        self._loop = Loop()
+        try:
+            self._grant = self._loop.run(self._life.begin())
+        except BaseException:
+            self._loop.close()
+            signals.release()
+            raise
+        return self._grant
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Says how the task ended; the access is no more."""
+        if self._process != os.getpid() or self._loop is None:
+            return
+        self._note(error)
+        try:
+            with signals.leaving():
+                self._loop.run_to_its_end(self._life.end(_outcome(error)))
+        finally:
+            self._loop.close()
+            signals.release()
+
+    def _note(self, error: BaseException | None) -> None:
+        """What failed may have failed for the access had ended."""
+        ended = self._grant.ended if self._grant is not None else None
+        if ended is None or isinstance(error, Ended):
+            return
+        if error is None:
+            _log.info("the access had ended before the task did: %s: %s", ended.reason, ended.message)
+        else:
+            error.add_note(f"the access had ended: {ended.reason}: {ended.message}")
+
+
+def access(
+    purpose: str,
+    objective: str,
+    access: str | Mapping[str, Any],
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    task: str | None = None,
+    ttl: timedelta | str | None = None,
+    timeout: timedelta | float = 60,
+    wait_for_approval: bool = True,
+    parent: Mapping[str, str] | None = None,
+    delegation: Mapping[str, Any] | None = None,
+    on_pending: Callable[[str], None] | None = None,
+    account: Path | str | None = None,
+    directory: Path | str | None = None,
+) -> Access:
+    """Access for one task, for as long as the block lasts that it is entered for.
+
+    `access` is one line, such as `shop: get,patch deployments.apps/checkout`, or a mapping as `spec.access` has it.
+    `timeout` is for how long to wait (seconds) where nobody has to approve; people take their time, until the request
+    expires, and `on_pending` is called with whom it waits for. With `wait_for_approval=False` ApprovalPending is raised
+    instead, and a later call for the same task finds the request. `parent` is `grant.parent` of who handed on the work;
+    `delegation` is what this task hands on. `account` and `directory` say where the ServiceAccount is mounted and where
+    keys are kept. Raises InvalidAccess; entered, any AccessError.
+    """
+    asked = ask(
+        *(purpose, objective, access),
+        parameters=parameters,
+        task=task,
+        ttl=ttl,
+        parent=parent,
+        delegation=delegation,
+    )
+    begin = functools.partial(
+        Life,
+        asked,
+        timeout=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
+        wait_for_approval=wait_for_approval,
+        on_pending=on_pending,
+        account=None if account is None else Path(account),
+        directory=directory,
+    )
+    return Access(begin)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "Succeeded"
+    if isinstance(error, SystemExit) and error.code == signals.TERMINATED:
+        return "Cancelled"
+    return "Cancelled" if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)) else "Failed"

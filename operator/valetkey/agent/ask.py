@@ -1,0 +1,123 @@
+"""What is asked for, and how is it written as an AccessRequest?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from valetkey.agent import durations, notation
+from valetkey.agent.errors import InvalidAccess
+from valetkey.agent.pod import Pod, requester
+
+Json = dict[str, Any]
+COLLECTION: Final = "/apis/valetkey.dev/v1alpha1/namespaces/{}/accessrequests"
+HEARTBEAT: Final = "valetkey.dev/heartbeat"
+_LABEL: Final = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What one task asks for; two that are equal are the same task to go on with after a crash."""
+
+    purpose: str
+    objective: str
+    access: Json
+    parameters: Json
+    task: str | None = None
+    ttl: str | None = None
+    parent: Json | None = None
+    delegation: Json | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Names all of it."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:32]
+
+    def name(self) -> str:
+        """A name for a new request."""
+        label = re.sub(r"[^a-z0-9]+", "-", self.purpose.lower())[:_LABEL].strip("-") or "access"
+        return f"{label}-{os.urandom(4).hex()}"
+
+    def body(self, name: str, *, pod: Pod, token: str, public_key: str) -> Json:
+        """The AccessRequest, for that token to create; raises NotInAPod."""
+        spec = {
+            "task": {
+                "id": self.task or f"{self.purpose}-{self.fingerprint[:10]}",
+                "objective": self.objective,
+                "purpose": self.purpose,
+                **({"parameters": self.parameters} if self.parameters else {}),
+            },
+            "access": self.access,
+            "ttl": self.ttl,
+            "delivery": {"sealed": {"publicKey": public_key}},
+            "subject": {"podName": pod.name, "podUID": pod.uid},
+            "requester": requester(token),
+            "parent": self.parent,
+            "delegation": self.delegation,
+        }
+        return {
+            "apiVersion": "valetkey.dev/v1alpha1",
+            "kind": "AccessRequest",
+            "metadata": {
+                "name": name,
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}],
+            },
+            "spec": {field: value for field, value in spec.items() if value is not None},
+        }
+
+
+def ask(
+    purpose: str,
+    objective: str,
+    access: str | Mapping[str, Any],
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    task: str | None = None,
+    ttl: timedelta | str | None = None,
+    parent: Mapping[str, str] | None = None,
+    delegation: Mapping[str, Any] | None = None,
+) -> Ask:
+    """Reads what a caller says; raises InvalidAccess."""
+    try:
+        return Ask(
+            purpose=purpose,
+            objective=" ".join(objective.split()),  # the API wants one line
+            access=_access(access),
+            parameters=_json(parameters or {}),
+            task=task,
+            ttl=_ttl(ttl),
+            parent=None if parent is None else _json(parent),
+            delegation=None if delegation is None else _delegation(delegation),
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidAccess(f"{error}") from error
+
+
+def _access(access: str | Mapping[str, Any]) -> Json:
+    return notation.read(access) if isinstance(access, str) else _json(access)
+
+
+def _delegation(delegation: Mapping[str, Any]) -> Json:
+    """Each access in it may be one line."""
+    read = _json({name: value for name, value in delegation.items() if name != "access"})
+    if "access" in delegation:
+        read["access"] = [_access(access) for access in delegation["access"]]
+    return read
+
+
+def _ttl(ttl: timedelta | str | None) -> str | None:
+    if isinstance(ttl, str):
+        ttl = durations.read(ttl)
+    return None if ttl is None else durations.write(ttl)
+
+
+def _json(value: Mapping[str, Any]) -> Json:
+    """A copy that nobody changes, of JSON alone; raises TypeError and ValueError."""
+    copy: Json = json.loads(json.dumps(dict(value), allow_nan=False))
+    return copy

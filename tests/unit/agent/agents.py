@@ -1,0 +1,59 @@
+"""What an agent does in these tests, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import valetkey
+from tests.unit.agent.apiserver import Apiserver
+
+ACCESS = "shop: get,patch deployments.apps/checkout"
+
+
+def access(server: Apiserver, **options: Any) -> Any:
+    """Access for the one task that most tests are about."""
+    said = {"purpose": "remediation", "objective": "restart checkout", "access": ACCESS} | options
+    return valetkey.access(**{"account": server.account, "timeout": 10, **said})
+
+
+def process(server: Apiserver, code: str, *arguments: str) -> subprocess.Popen[str]:
+    """A process of the agent; `opened` in its code is that access."""
+    begin = f"""
+import asyncio, os, signal, subprocess, sys, time, valetkey
+from pathlib import Path
+def opened(**options):
+    said = dict(account={str(server.account)!r}, timeout=10) | options
+    return valetkey.access("remediation", "restart checkout", {ACCESS!r}, **said)
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", begin + code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+
+
+def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """What became of a process."""
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def soon(condition: Callable[[], Any], what: str, seconds: float = 10) -> None:
+    """Waits until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited for {what}"
+        time.sleep(0.01)
+
+
+def entries() -> list[Path]:
+    """What is left in the state directory."""
+    return sorted(p for pod in Path(os.environ["VALETKEY_DIR"]).glob("*") for p in pod.iterdir())

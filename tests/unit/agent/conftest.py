@@ -1,0 +1,22 @@
+"""An agent's pod, as far as a process sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.agent.apiserver import Apiserver, serving
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Apiserver]:
+    """The API server of the pod that this process is in."""
+    account = tmp_path / "account"
+    account.mkdir()
+    with serving(account) as server:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        monkeypatch.setenv("VALETKEY_DIR", str(tmp_path / "state"))
+        yield server

@@ -1,0 +1,316 @@
+"""An agent gets access for one task, and it is over when the task is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+import valetkey
+from tests.unit.agent.agents import access, entries, soon
+from tests.unit.agent.apiserver import POD, Apiserver
+from valetkey.agent import leftovers
+
+
+async def test_the_access_is_there_while_the_block_lasts_and_not_after_it(server: Apiserver) -> None:
+    async with access(server, parameters={"deployment": "checkout"}, ttl="5m") as grant:
+        assert grant.token() == "granted-1"
+        assert {p.name for p in grant.files.iterdir()} == {"token", "ca.crt", "namespace", "kubeconfig"}
+        assert server.outcome() is None
+        files = grant.files
+    assert server.outcome() == "Succeeded"
+    assert not files.exists()
+    assert entries() == []
+    with pytest.raises(valetkey.Ended, match="TaskReleased"):
+        grant.token()
+    with pytest.raises(valetkey.Ended):
+        grant.environ()
+
+
+def test_the_same_holds_where_nothing_is_awaited(server: Apiserver) -> None:
+    with access(server) as grant:
+        assert grant.token() == "granted-1"
+    assert server.outcome() == "Succeeded"
+    assert entries() == []
+
+
+def test_the_request_says_what_the_agent_said_and_who_it_is(server: Apiserver) -> None:
+    with access(server, parameters={"deployment": "checkout"}, ttl="90s", objective="restart\n  checkout") as grant:
+        spec = server.only()["spec"]
+    assert spec["task"] | {"id": ""} == {
+        "id": "",
+        "objective": "restart checkout",
+        "purpose": "remediation",
+        "parameters": {"deployment": "checkout"},
+    }
+    assert spec["task"]["id"].startswith("remediation-")
+    assert spec["ttl"] == "1m30s"
+    rule = {
+        "apiGroups": ["apps"],
+        "resources": ["deployments"],
+        "resourceNames": ["checkout"],
+        "verbs": ["get", "patch"],
+    }
+    assert spec["access"] == {"kubernetes": {"scopes": [{"namespace": "shop", "rules": [rule]}]}}
+    assert spec["requester"]["credentialID"] == "JTI=t-1"
+    assert grant.name.startswith("remediation-")
+    uid = server.only()["metadata"]["uid"]
+    assert grant.parent == {"namespace": "shop-agents", "name": grant.name, "uid": uid}
+
+
+def test_the_kubeconfig_goes_to_the_pods_own_api_server_with_the_files_beside_it(server: Apiserver) -> None:
+    with access(server) as grant:
+        config = json.loads((grant.files / "kubeconfig").read_text())
+        assert grant.environ()["KUBECONFIG"] == str(grant.files / "kubeconfig")
+        assert (grant.files / "ca.crt").read_bytes() == (server.account / "ca.crt").read_bytes()
+        assert (grant.files / "token").stat().st_mode & 0o777 == 0o600
+    (cluster,) = config["clusters"]
+    assert cluster["cluster"] == {
+        "server": f"https://127.0.0.1:{server.port}",
+        "certificate-authority": "ca.crt",
+    }
+    assert config["users"][0]["user"] == {"tokenFile": "token"}
+    assert config["contexts"][0]["context"]["namespace"] == "shop"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ValueError("no"), "Failed"),
+        (SystemExit(1), "Failed"),
+        (SystemExit(0), "Succeeded"),
+        (SystemExit(143), "Cancelled"),
+        (KeyboardInterrupt(), "Cancelled"),
+    ],
+    ids=repr,
+)
+def test_what_leaves_the_block_says_how_the_task_ended(server: Apiserver, error: BaseException, outcome: str) -> None:
+    with pytest.raises(type(error)), access(server):
+        raise error
+    assert server.outcome() == outcome
+
+
+async def test_a_task_that_is_cancelled_in_the_block_is_reported_so(server: Apiserver) -> None:
+    async def work() -> None:
+        async with access(server):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await asyncio.to_thread(soon, lambda: server.requests and "status" in server.only(), "a grant")
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server.outcome() == "Cancelled"
+
+
+async def test_who_is_cancelled_while_it_waits_takes_its_request_back(server: Apiserver) -> None:
+    server.decides = server.nothing
+    task = asyncio.create_task(access(server).__aenter__())
+    await asyncio.to_thread(soon, lambda: server.requests, "a request")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server.outcome() == "Cancelled"
+    assert entries() == []
+
+
+def test_a_denial_says_all_that_it_knows(server: Apiserver) -> None:
+    said = {"field": "spec.access", "allowed": "shop: get pods", "retryAfter": "1m30s", "contact": "#shop"}
+    server.decides = lambda name: server.deny(name, **said)
+    with pytest.raises(valetkey.Denied) as caught, access(server):
+        pass
+    denied = caught.value
+    assert (denied.reason, denied.field, denied.allowed) == ("AccessBeyondPolicy", "spec.access", "shop: get pods")
+    assert denied.retry_after is not None
+    assert denied.retry_after.total_seconds() == 90
+    for part in ("restart allows no delete", "spec.access", "shop: get pods", "1m30s", "#shop", "d-17"):
+        assert part in str(denied)
+    assert server.made("PATCH") == []
+    assert entries() == []
+
+
+@pytest.mark.parametrize("reason", ["RequestInvalid", "RequestExpired", "DeliveryFailed", "IssueFailed"])
+def test_what_was_never_granted_is_a_denial_with_its_reason(server: Apiserver, reason: str) -> None:
+    server.decides = lambda name: server.say(name, "Finished", "True", reason, "for a reason")
+    with pytest.raises(valetkey.Denied, match=f"{reason}: for a reason"), access(server):
+        pass
+
+
+def test_a_request_without_an_operator_times_out_and_is_taken_back(server: Apiserver) -> None:
+    server.decides = server.nothing
+    with pytest.raises(valetkey.TimedOut, match=r"within 1 s: nobody has decided"), access(server, timeout=0.6):
+        pass
+    assert server.outcome() == "Cancelled"
+    assert entries() == []
+
+
+def test_a_request_that_nobody_can_deliver_says_so_when_time_is_up(server: Apiserver) -> None:
+    server.decides = lambda name: server.say(name, "Ready", "Unknown", "AccessInProgress", "BackendUnavailable: etcd")
+    with pytest.raises(valetkey.TimedOut, match="BackendUnavailable: etcd"), access(server, timeout=0.6):
+        pass
+
+
+async def test_an_access_that_ends_by_itself_is_no_more(server: Apiserver) -> None:
+    async with access(server) as grant:
+        server.say(grant.name, "Finished", "True", "PolicyChanged", "restart was changed")
+        ended = await asyncio.wait_for(grant.wait_ended(), 5)
+        assert (ended.reason, ended.message) == ("PolicyChanged", "restart was changed")
+        assert grant.ended is not None
+        with pytest.raises(valetkey.Ended, match="PolicyChanged"):
+            grant.token()
+    assert server.made("PATCH") == []
+    assert entries() == []
+
+
+async def test_an_access_whose_request_is_deleted_is_no_more(server: Apiserver) -> None:
+    async with access(server) as grant:
+        server.delete(grant.name)
+        assert (await asyncio.wait_for(grant.wait_ended(), 5)).reason == "RequestDeleted"
+
+
+def test_an_exception_says_that_the_access_had_ended_and_stays_what_it_is(server: Apiserver) -> None:
+    def work() -> None:
+        with access(server) as grant:
+            server.say(grant.name, "Finished", "True", "TTLReached", "5m are over")
+            soon(lambda: grant.ended, "the end")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        work()
+    assert caught.value.__notes__ == ["the access had ended: TTLReached: 5m are over"]
+
+
+async def test_who_stops_waiting_for_the_end_does_not_bring_it_about(server: Apiserver) -> None:
+    async with access(server) as grant:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(grant.wait_ended(), 0.05)
+        assert grant.ended is None
+        assert grant.token() == "granted-1"
+
+
+async def test_several_at_once_each_have_a_request_of_their_own(server: Apiserver) -> None:
+    async with access(server) as one, access(server) as two, access(server) as three:
+        assert len({one.name, two.name, three.name}) == len({one.files, two.files, three.files}) == 3
+        assert [p.name[32:] for p in entries()] == ["", "-2", "-3"]
+    assert [server.outcome(name) for name in server.names] == ["Succeeded"] * 3
+
+
+def test_an_access_object_may_be_entered_again_for_another_request(server: Apiserver) -> None:
+    asked = access(server)
+    with asked as one:
+        pass
+    with asked as two:
+        assert two.token()
+    assert one.name != two.name
+
+
+async def test_people_are_waited_for_longer_than_the_timeout(server: Apiserver) -> None:
+    server.decides = server.ask_people
+    said: list[str] = []
+
+    async def approve() -> None:
+        await asyncio.sleep(1)
+        server.grant(server.names[0])
+
+    approving = asyncio.create_task(approve())
+    async with access(server, timeout=0.5, on_pending=said.append) as grant:
+        assert grant.token()
+    await approving
+    assert said == ["restart asks 1 of shop-leads until 14:32"]
+
+
+async def test_time_runs_again_when_people_have_spoken(server: Apiserver) -> None:
+    server.decides = server.ask_people
+
+    async def approve() -> None:
+        await asyncio.sleep(0.7)
+        server.say(server.names[0], "Approved", "True", "PersonApproved")
+
+    approving = asyncio.create_task(approve())
+    with pytest.raises(valetkey.TimedOut):
+        async with access(server, timeout=0.5):
+            pass
+    await approving
+
+
+def test_a_request_that_people_left_lying_is_over_and_says_for_whom_it_waited(server: Apiserver) -> None:
+    def expire(_: str) -> None:
+        server.say(server.names[0], "Finished", "True", "RequestExpired")
+
+    server.decides = server.ask_people
+    with (
+        pytest.raises(valetkey.ApprovalPending, match="shop-leads until 14:32") as caught,
+        access(server, on_pending=expire),
+    ):
+        pass
+    assert caught.value.over
+    assert entries() == []
+
+
+def test_who_does_not_wait_for_people_finds_the_request_again(server: Apiserver) -> None:
+    server.decides = server.ask_people
+    with pytest.raises(valetkey.ApprovalPending, match="shop-leads until 14:32") as caught:
+        access(server, wait_for_approval=False).__enter__()
+    assert not caught.value.over
+    assert server.outcome() is None
+    server.grant(caught.value.request)
+    with access(server, wait_for_approval=False) as grant:
+        assert grant.name == caught.value.request
+    assert server.outcome() == "Succeeded"
+
+
+def test_what_waits_for_people_survives_another_task(server: Apiserver) -> None:
+    server.decides = server.ask_people
+    with pytest.raises(valetkey.ApprovalPending) as caught:
+        access(server, wait_for_approval=False).__enter__()
+    server.decides = server.grant
+    leftovers._looked_at.clear()  # as a process does that has just begun
+    with access(server, objective="something else"):
+        pass
+    assert server.outcome(caught.value.request) is None
+    assert len(entries()) == 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [("token", "token cannot be read"), ("ca.crt", "ca.crt")],
+)
+def test_what_is_missing_of_a_pod_is_said(server: Apiserver, missing: str, why: str) -> None:
+    (server.account / missing).unlink()
+    with pytest.raises(valetkey.NotInAPod, match=why), access(server):
+        pass
+    assert entries() == []
+
+
+def test_outside_a_cluster_it_says_so(server: Apiserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    with pytest.raises(valetkey.NotInAPod, match="KUBERNETES_SERVICE_HOST"), access(server):
+        pass
+
+
+def test_a_token_that_is_bound_to_no_pod_is_no_use(server: Apiserver) -> None:
+    (server.account / "token").write_text("e30.eyJzdWIiOiJhIn0.sig")
+    with pytest.raises(valetkey.NotInAPod, match="bound to a pod"), access(server):
+        pass
+
+
+def test_a_state_directory_that_others_reach_is_refused(server: Apiserver, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    for directory in (shared, link):
+        with pytest.raises(valetkey.AccessError, match=str(directory)), access(server, directory=directory):
+            pass
+    assert server.calls == []
+
+
+def test_what_is_left_is_of_this_user_alone(server: Apiserver) -> None:
+    with access(server):
+        (entry,) = entries()
+        assert entry.parent.name == POD["uid"]
+        assert [p.stat().st_mode & 0o777 for p in (entry.parent.parent, entry.parent, entry)] == [0o700] * 3
+        assert (entry / "key").stat().st_mode & 0o777 == 0o600
