@@ -35,11 +35,12 @@ _ERRORS = "AccessError ApprovalPending Denied Ended InvalidAccess NotInAPod NotO
 _MODULES = {"access": "access", "Access": "access", "Grant": "grant", "tool": "tool"}
 _MODULES |= dict.fromkeys(_ERRORS.split(), "errors")
 
+if not TYPE_CHECKING:  # so that a misspelt name is seen
 
-def __getattr__(name: str) -> object:
-    """What an agent uses, imported when it is first asked for: everybody else has no need of it."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    def __getattr__(name: str) -> object:
+        """What an agent uses, imported when it is first asked for: everybody else has no need of it."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
 
-    return getattr(importlib.import_module(f"valetkey.agent.{_MODULES[name]}"), name)
+        return getattr(importlib.import_module(f"valetkey.agent.{_MODULES[name]}"), name)

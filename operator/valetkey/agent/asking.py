@@ -50,7 +50,7 @@ async def report(api: Api, reference: Reference, outcome: str, *, seconds: float
             )
     except TimeoutError:
         _log.warning(
-            "%s: for %.0f s the API server has not heard that the task is over (%s); the access ends with its time",
+            "%s: for %g s the API server has not heard that the task is over (%s); the access ends with its time",
             *(reference.name, seconds, trouble[0]),
         )
         return False

@@ -38,7 +38,7 @@ class Unreachable(AccessError):
     """The API server did not answer in time."""
 
     def __init__(self, tried: str, seconds: float) -> None:
-        super().__init__(f"no answer within {seconds:.0f} s: {tried}")
+        super().__init__(f"no answer within {seconds:g} s: {tried}")
         self.tried, self.seconds = tried, seconds
 
 
@@ -46,7 +46,7 @@ class TimedOut(AccessError):
     """Nobody gave the access in time; the request has been taken back."""
 
     def __init__(self, tried: str, seconds: float) -> None:
-        super().__init__(f"not granted within {seconds:.0f} s: {tried}")
+        super().__init__(f"not granted within {seconds:g} s: {tried}")
         self.tried, self.seconds = tried, seconds
 
 

@@ -24,7 +24,7 @@ Json = dict[str, Any]
 _log: Final = logging.getLogger("valetkey")
 
 _REPORT_FOR: Final = 30.0
-_REPORT_UNANSWERED_FOR: Final = 5.0
+_REPORT_UNANSWERED_FOR: Final = 2.0
 _WAIT_FOR_LEFTOVERS: Final = 2.0
 _LOOK_AGAIN: Final = 30.0
 _NOBODY: Final = "nobody has decided; is valetkey's operator running, and does it serve this namespace?"

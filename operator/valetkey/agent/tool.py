@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast
 from valetkey.agent.access import access as open_access
 from valetkey.agent.errors import InvalidAccess
 
-F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SAFE: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -29,7 +29,7 @@ def tool(
     *,
     parameters: Sequence[str] | Mapping[str, Any] = (),
     **options: Any,
-) -> Callable[[F], F]:
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Opens access for each call of a function, and passes it as the keyword argument `grant`.
 
     `{name}` in `objective` and `access` stands for the argument of that name; what goes into `access` consists of
@@ -37,7 +37,7 @@ def tool(
     the objective. Everything else is as for `valetkey.access`. Who looks at the function does not see `grant`.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
         signature = inspect.signature(function)
         others = [p for name, p in signature.parameters.items() if name != "grant"]
         shown = signature.replace(parameters=others)
@@ -75,7 +75,7 @@ def tool(
 
         wrapper.__signature__ = shown  # type: ignore[attr-defined]
         wrapper.__annotations__ = {n: a for n, a in function.__annotations__.items() if n != "grant"}
-        return cast("F", wrapper)
+        return cast("Callable[..., R]", wrapper)
 
     return decorate
 

@@ -1,0 +1,245 @@
+"""Processes die, are killed and are told to terminate; what they asked for ends, or the next one goes on with it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.unit.agent.agents import access, done, entries, process, soon
+from tests.unit.agent.apiserver import Apiserver
+from valetkey.agent import leftovers
+
+HOLD = """
+with opened() as grant:
+    print(grant.name, flush=True)
+    time.sleep(60)
+"""
+WAIT = """
+with opened(timeout=60) as grant:
+    pass
+"""
+HOLD_ASYNC = """
+async def main():
+    async with opened() as grant:
+        print(grant.name, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def killed(server: Apiserver, code: str = HOLD) -> str:
+    """The request of a process that was killed while its access was open."""
+    holder = process(server, code)
+    assert holder.stdout is not None
+    name = holder.stdout.readline().strip()
+    holder.kill()
+    done(holder)
+    assert server.outcome(name) is None
+    return name
+
+
+@pytest.fixture(autouse=True)
+def just_begun() -> None:
+    """This process has not looked at what is left yet."""
+    leftovers._looked_at.clear()
+
+
+def test_who_asks_for_the_same_goes_on_with_what_a_killed_process_had(server: Apiserver) -> None:
+    name = killed(server)
+    with access(server) as grant:
+        assert grant.name == name
+        assert grant.token() == (grant.files / "token").read_text() == "granted-1"
+    assert server.names == [name]
+    assert server.outcome() == "Succeeded"
+    assert entries() == []
+
+
+def test_what_waits_for_people_is_gone_on_with_as_well(server: Apiserver) -> None:
+    server.decides = server.ask_people
+    waiting = process(server, WAIT)
+    soon(lambda: server.requests and any(m == "WATCH" for m, _, _ in server.calls), "a request that waits")
+    waiting.kill()
+    done(waiting)
+    server.grant(server.names[0])
+    with access(server) as grant:
+        assert server.names == [grant.name]
+
+
+def test_who_asks_for_something_else_ends_what_a_killed_process_had(server: Apiserver) -> None:
+    name = killed(server)
+    with access(server, objective="something else") as grant:
+        assert grant.name != name
+    assert server.outcome(name) == "Cancelled"
+    assert server.outcome(grant.name) == "Succeeded"
+    assert entries() == []
+
+
+def test_what_has_ended_meanwhile_is_asked_for_anew(server: Apiserver) -> None:
+    name = killed(server)
+    server.say(name, "Finished", "True", "TTLReached")
+    with access(server) as grant:
+        assert grant.name != name
+    assert entries() == []
+
+
+def test_what_was_never_made_is_asked_for_anew(server: Apiserver) -> None:
+    name = killed(server)
+    server.delete(name)
+    with access(server) as grant:
+        assert grant.name != name
+
+
+@pytest.mark.parametrize("key", [None, b"x" * 32, b"short"], ids=["gone", "another", "cut"])
+def test_what_cannot_be_opened_any_more_is_ended_and_asked_for_anew(server: Apiserver, key: bytes | None) -> None:
+    name = killed(server)
+    (entry,) = entries()
+    if key is None:
+        (entry / "key").unlink()
+    else:
+        (entry / "key").write_bytes(key)
+    with access(server) as grant:
+        assert grant.name != name
+        assert server.outcome(name) == "Cancelled"
+
+
+def test_who_was_killed_before_the_answer_came_made_a_request_that_is_found(server: Apiserver) -> None:
+    server.faults["POST"].append("lost")
+    server.faults["POST"] += [503] * 50
+    waiting = process(server, WAIT)
+    soon(lambda: len(server.made("POST")) > 2, "a lost answer")
+    waiting.kill()
+    done(waiting)
+    server.faults["POST"].clear()
+    with access(server) as grant:
+        assert server.names == [grant.name]
+
+
+def test_a_process_that_is_killed_leaves_nothing_to_its_children(server: Apiserver) -> None:
+    code = """
+import warnings
+warnings.simplefilter("ignore")
+with opened() as grant:
+    if os.fork() == 0:
+        os.close(1), os.close(2)
+        time.sleep(20)
+        os._exit(0)
+    print(grant.name, flush=True)
+    time.sleep(60)
+"""
+    name = killed(server, code)
+    with access(server) as grant:
+        assert grant.name == name
+
+
+@pytest.mark.parametrize("code", [HOLD, HOLD_ASYNC], ids=["with", "async with"])
+def test_a_process_that_is_told_to_terminate_ends_its_access_first(server: Apiserver, code: str) -> None:
+    holder = process(server, code)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    holder.terminate()
+    status, _, err = done(holder)
+    assert status == 128 + signal.SIGTERM, err
+    assert server.outcome() == "Cancelled"
+    assert entries() == []
+
+
+@pytest.mark.parametrize("code", [WAIT, "async def main():\n  async with opened(): pass\nasyncio.run(main())"])
+def test_who_is_told_to_terminate_while_it_waits_takes_its_request_back(server: Apiserver, code: str) -> None:
+    server.decides = server.nothing
+    waiting = process(server, code)
+    soon(lambda: any(m == "WATCH" for m, _, _ in server.calls), "a request that waits")
+    waiting.terminate()
+    status, _, err = done(waiting)
+    assert status == 128 + signal.SIGTERM, err
+    assert server.outcome() == "Cancelled"
+    assert entries() == []
+
+
+def test_sigterm_while_the_end_is_said_waits_until_it_is(server: Apiserver) -> None:
+    server.faults["PATCH"] += [503] * 4
+    leaver = process(server, "with opened():\n    pass\nprint('went on', flush=True)\ntime.sleep(30)")
+    soon(lambda: server.made("PATCH"), "the first try")
+    leaver.terminate()
+    status, out, err = done(leaver)
+    assert (status, out) == (128 + signal.SIGTERM, ""), err
+    assert server.outcome() == "Succeeded"
+
+
+def test_who_handles_sigterm_itself_is_left_to_do_so(server: Apiserver) -> None:
+    code = """
+signal.signal(signal.SIGTERM, lambda *_: print("mine", flush=True))
+with opened():
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    assert done(process(server, code))[:2] == (0, "mine\n")
+    assert server.outcome() == "Succeeded"
+
+
+def test_with_the_last_access_sigterm_is_what_it_was(server: Apiserver) -> None:
+    code = """
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+with opened():
+    with opened():
+        pass
+    assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+"""
+    status, _, err = done(process(server, code))
+    assert status == -signal.SIGTERM, err
+
+
+def test_ctrl_c_ends_the_access_and_is_an_interrupt_as_ever(server: Apiserver) -> None:
+    holder = process(server, HOLD)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    holder.send_signal(signal.SIGINT)
+    _, _, err = done(holder)
+    assert "KeyboardInterrupt" in err
+    assert server.outcome() == "Cancelled"
+
+
+def test_threads_have_accesses_of_their_own(server: Apiserver) -> None:
+    names: list[str] = []
+
+    def work() -> None:
+        with access(server) as grant:
+            names.append(grant.name)
+            barrier.wait()
+
+    barrier = threading.Barrier(3)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(names)) == 3
+    assert [server.outcome(name) for name in names] == ["Succeeded"] * 3
+
+
+def _modules(code: str) -> set[str]:
+    shown = f"import sys\n{code}\nprint(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_it_imports_nothing_until_something_is_used() -> None:
+    assert _modules("import valetkey") - _modules("") <= {"valetkey", "__future__"}
+
+
+def test_the_first_access_imports_no_more_than_it_needs() -> None:
+    more = _modules("import valetkey; valetkey.access") - _modules("import aiohttp, cryptography")
+    theirs = {name for name in more if not name.startswith(("valetkey", "cryptography", "_cffi"))}
+    assert {name.partition(".")[0] for name in theirs} <= sys.stdlib_module_names | {"_openssl"}
+    assert not {name for name in more if name.startswith("valetkey.") and not name.startswith("valetkey.agent")}
+
+
+def test_what_it_does_not_have_it_says_it_does_not_have() -> None:
+    import valetkey
+
+    with pytest.raises(AttributeError, match="no attribute 'acess'"):
+        valetkey.acess  # type: ignore[attr-defined]  # noqa: B018

@@ -1,0 +1,131 @@
+"""A function gets access for one call, narrowed to what it is called with."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import valetkey
+from tests.unit.agent.agents import access
+from tests.unit.agent.apiserver import Apiserver
+
+ACCESS = "shop: get,patch deployments.apps/{deployment}"
+
+
+def restarting(server: Apiserver, access: Any = ACCESS, parameters: Any = ("deployment",)) -> Any:
+    @valetkey.tool(
+        "remediation", "restart {deployment}: {why}", access, parameters=parameters, account=server.account, timeout=10
+    )
+    def restart(deployment: str, why: str = "it\nloops", *, grant: valetkey.Grant) -> str:
+        """Restarts a Deployment."""
+        return f"{deployment} with {grant.token()}"
+
+    return restart
+
+
+def test_a_call_has_access_to_what_it_is_called_with_and_no_longer(server: Apiserver) -> None:
+    restart = restarting(server)
+    assert restart("checkout") == "checkout with granted-1"
+    spec = server.only()["spec"]
+    assert spec["outcome"] == "Succeeded"
+    assert spec["task"]["objective"] == "restart checkout: it loops"
+    assert spec["task"]["parameters"] == {"deployment": "checkout"}
+    assert spec["access"]["kubernetes"]["scopes"][0]["rules"][0]["resourceNames"] == ["checkout"]
+
+
+async def test_the_same_holds_for_a_function_that_is_awaited(server: Apiserver) -> None:
+    @valetkey.tool(
+        "remediation", "read", {"kubernetes": {"scopes": [{"namespace": "{where}"}]}}, account=server.account
+    )
+    async def read(where: str, *, grant: valetkey.Grant) -> str:
+        return grant.token()
+
+    assert inspect.iscoroutinefunction(read)
+    assert await read(where="shop") == "granted-1"
+    assert server.only()["spec"]["access"] == {"kubernetes": {"scopes": [{"namespace": "shop"}]}}
+
+
+def test_a_call_that_fails_says_so(server: Apiserver) -> None:
+    @valetkey.tool("remediation", "fail", "shop: get pods", account=server.account)
+    def fail(*, grant: valetkey.Grant) -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        fail()
+    assert server.outcome() == "Failed"
+
+
+@pytest.mark.parametrize("value", ["a,b", "a; cluster: get nodes", "*", "a/b", "", "a b", "ä", "a\n"])
+def test_a_value_cannot_become_another_access(server: Apiserver, value: str) -> None:
+    with pytest.raises(valetkey.InvalidAccess, match="cannot be part of an access"):
+        restarting(server)(value)
+    assert server.calls == []
+
+
+def test_parameters_may_be_a_mapping_that_is_filled_in(server: Apiserver) -> None:
+    restarting(server, parameters={"name": "{deployment}", "count": 3})("checkout")
+    assert server.only()["spec"]["task"]["parameters"] == {"name": "checkout", "count": 3}
+
+
+@pytest.mark.parametrize(
+    "change", [{"access": "shop: get pods/{pod}"}, {"parameters": ["pod"]}, {"parameters": {"a": "{pod}"}}], ids=str
+)
+def test_a_misspelt_name_is_found_when_the_function_is_defined(server: Apiserver, change: Any) -> None:
+    with pytest.raises(TypeError, match="no argument pod"):
+        restarting(server, **change)
+
+
+def test_who_looks_at_the_function_sees_what_has_to_be_passed(server: Apiserver) -> None:
+    restart = restarting(server)
+    assert list(inspect.signature(restart).parameters) == ["deployment", "why"]
+    assert "grant" not in restart.__annotations__
+    assert restart.__doc__ == "Restarts a Deployment."
+    with pytest.raises(TypeError):
+        restart()
+
+
+CLIENT = '''
+class Configuration:
+    """As much of kubernetes.client.Configuration as is used of it."""
+    def __init__(self):
+        self.api_key, self.refresh_api_key_hook = {}, None
+    def authorization(self):
+        self.refresh_api_key_hook(self)
+        return self.api_key["authorization"]
+
+class ApiClient:
+    def __init__(self, configuration):
+        self.configuration = configuration
+'''
+
+
+def test_the_kubernetes_client_always_sends_the_newest_token(
+    server: Apiserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kubernetes").mkdir()
+    (tmp_path / "kubernetes" / "__init__.py").touch()
+    (tmp_path / "kubernetes" / "client.py").write_text(CLIENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    with access(server) as grant:
+        configuration = grant.kubernetes().configuration
+        assert configuration.host == f"https://127.0.0.1:{server.port}"
+        assert configuration.ssl_ca_cert == str(grant.files / "ca.crt")
+        assert configuration.authorization() == "Bearer granted-1"
+        grant.renew("granted-2", None)
+        assert configuration.authorization() == "Bearer granted-2"
+    with pytest.raises(valetkey.Ended):
+        configuration.authorization()
+    for name in ("kubernetes", "kubernetes.client"):
+        del sys.modules[name]
+
+
+def test_without_the_kubernetes_client_it_says_what_to_install(
+    server: Apiserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with access(server) as grant, pytest.raises(valetkey.AccessError, match="pip install kubernetes"):
+        grant.kubernetes()
