@@ -1,4 +1,4 @@
-"""Composition roots: `valetkey operator` and `valetkey log-server` serve, everything else is a command for people."""
+"""Composition roots: `operator` and `log-server` serve, `run` and `sidecar` are for agents, all else is for people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ def main() -> None:
         operator(sys.argv[2:])
     elif sys.argv[1:2] == ["log-server"]:
         log_server(sys.argv[2:])
+    elif sys.argv[1:2] == ["run"]:
+        from valetkey.agent import run
+
+        sys.exit(run.main(sys.argv[2:]))
+    elif sys.argv[1:2] == ["sidecar"]:
+        from valetkey.agent import sidecar
+
+        sys.exit(sidecar.main(sys.argv[2:]))
     else:
         from valetkey.cli.app import app
 

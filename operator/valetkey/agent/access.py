@@ -68,6 +68,8 @@ class Access:
         try:
             self._grant = self._loop.run(self._life.begin())
         except BaseException:
+            if self._life.open:  # interrupted in the moment that it was granted
+                self._loop.run_to_its_end(self._life.end("Cancelled"))
             self._loop.close()
             signals.release()
             raise

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from valetkey.agent import durations
 from valetkey.agent.errors import AccessError, ApprovalPending, Denied, Ended
@@ -16,8 +15,7 @@ _NEVER_GRANTED: Final = {"RequestDenied", "RequestInvalid", "RequestExpired", "D
 _REFUSED_BY: Final = {"RequestInvalid": "Identified", "RequestDenied": "Approved"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What one version of a request says."""
 
     sealed: Sealed | None = None

@@ -7,9 +7,8 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from valetkey.agent import durations, notation
 from valetkey.agent.errors import InvalidAccess
@@ -21,8 +20,7 @@ HEARTBEAT: Final = "valetkey.dev/heartbeat"
 _LABEL: Final = 50
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ask:
+class Ask(NamedTuple):
     """What one task asks for; two that are equal are the same task to go on with after a crash."""
 
     purpose: str
@@ -37,7 +35,7 @@ class Ask:
     @property
     def fingerprint(self) -> str:
         """Names all of it."""
-        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps(self._asdict(), sort_keys=True).encode()).hexdigest()[:32]
 
     def name(self) -> str:
         """A name for a new request."""

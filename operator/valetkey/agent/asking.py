@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -32,10 +31,11 @@ async def asked(api: Api, pod: Pod, entry: Entry, ask: Ask, failed: Failed) -> t
     """The request that an earlier process left behind for the same task, else a new one; raises ApiError."""
     reference, key = entry.reference(), entry.key()
     if reference is not None and (found := await _left_behind(api, reference, failed)) is not None:
-        if key is not None and _goes_on(found, key):
-            entry.refer(replace(reference, uid=found["metadata"]["uid"], kept=False))
+        if key is not None and _is_for(found, key) and not _is_over(found):
+            entry.refer(reference._replace(uid=found["metadata"]["uid"], kept=False))
             return found, key
-        await report(api, reference, "Cancelled", seconds=_END_OLD_FOR)
+        if not _is_over(found):
+            await report(api, reference, "Cancelled", seconds=_END_OLD_FOR)
     return await _made(api, pod, entry, ask, failed)
 
 
@@ -71,10 +71,8 @@ async def _left_behind(api: Api, reference: Reference, failed: Failed) -> Json |
     return found if reference.uid in (None, found["metadata"]["uid"]) else None
 
 
-def _goes_on(request: Json, key: X25519PrivateKey) -> bool:
-    """Whether a request is ours and not over."""
-    spec = request["spec"]
-    return _is_for(request, key) and "outcome" not in spec and answer.read(request).over is None
+def _is_over(request: Json) -> bool:
+    return "outcome" in request["spec"] or answer.read(request).over is not None
 
 
 def _is_for(request: Json, key: X25519PrivateKey) -> bool:
@@ -102,5 +100,5 @@ async def _made(api: Api, pod: Pod, entry: Entry, ask: Ask, failed: Failed) -> t
         if not _is_for(made, key):
             entry.forget()
             raise
-    entry.refer(replace(reference, uid=made["metadata"]["uid"]))
+    entry.refer(reference._replace(uid=made["metadata"]["uid"]))
     return made, key

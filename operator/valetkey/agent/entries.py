@@ -18,10 +18,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -31,8 +30,7 @@ _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is put there is ch
 _PRIVATE: Final = 0o700
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reference:
+class Reference(NamedTuple):
     """Which request an entry is about."""
 
     namespace: str
@@ -60,7 +58,7 @@ class Entry:
 
     def refer(self, reference: Reference) -> None:
         """Says which request it is about."""
-        write(self.path / "request", json.dumps(asdict(reference)).encode())
+        write(self.path / "request", json.dumps(reference._asdict()).encode())
 
     def forget(self) -> None:
         """There is no request that it is about."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +52,8 @@ class Life:
         self._upkeep: Upkeep | None = None
         self._grant: Grant | None = None
         self._over = False
+        self.open = False
+        """Whether it has begun and nobody has ended it."""
         self._awaited: str | None = None
         """For whom of the people it waits, or has waited."""
         self._because = ""
@@ -66,13 +67,15 @@ class Life:
         self._entry = self._taken()
         self._api = Api(self._pod, context)
         try:
-            return await self._in_time()
+            grant = await self._in_time()
         except ApprovalPending as error:
             await (self.end("Cancelled") if error.over else _to_its_end(self._leave_waiting()))
             raise
         except BaseException as error:
             await self.end("Failed" if isinstance(error, NotOpened) else "Cancelled")
             raise
+        self.open = True
+        return grant
 
     async def end(self, outcome: str) -> None:
         """Takes everything away and says how the task ended, whatever happens meanwhile."""
@@ -155,6 +158,7 @@ class Life:
                 task.cancel()
 
     async def _end(self, outcome: str) -> None:
+        self.open = False
         await self._stop()
         if self._grant is not None:
             self._grant.finish("TaskReleased", "it was left")
@@ -176,7 +180,7 @@ class Life:
         """Leaves a request to be found by a later call for the same task."""
         await self._stop()
         if (reference := self._entry.reference()) is not None:
-            self._entry.refer(replace(reference, kept=True))
+            self._entry.refer(reference._replace(kept=True))
         await self._close()
         self._entry.release()
 

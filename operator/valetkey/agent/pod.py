@@ -7,9 +7,8 @@ import binascii
 import json
 import os
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from valetkey.agent.errors import NotInAPod
 
@@ -17,8 +16,7 @@ Json = dict[str, Any]
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pod:
+class Pod(NamedTuple):
     """The pod that this process runs in."""
 
     account: Path

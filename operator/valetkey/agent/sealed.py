@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -20,8 +19,7 @@ _UID: Final = 36
 _MOST: Final = 2**64
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sealed:
+class Sealed(NamedTuple):
     """What a request's status delivers."""
 
     ciphertext: str
@@ -29,8 +27,7 @@ class Sealed:
     grant_uid: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delivered:
+class Delivered(NamedTuple):
     """What was sealed."""
 
     token: str

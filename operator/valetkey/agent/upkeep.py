@@ -94,9 +94,12 @@ class Upkeep:
             try:
                 self._place.write(files.files_of(self._pod, delivered))
             except OSError as error:
+                if not self.trouble:
+                    _log.error("%s: %s: %s; tried again", self._grant.name, self._place.path, error.strerror)
                 self.trouble = f"{self._place.path} cannot be written: {error.strerror}"
-                _log.error("%s: %s; tried again", self._grant.name, self.trouble)
             else:
+                if self.trouble:
+                    _log.info("%s: %s is written again", self._grant.name, self._place.path)
                 self.trouble = ""
                 return
             await asyncio.sleep(pause)

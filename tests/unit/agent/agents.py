@@ -57,3 +57,17 @@ def soon(condition: Callable[[], Any], what: str, seconds: float = 10) -> None:
 def entries() -> list[Path]:
     """What is left in the state directory."""
     return sorted(p for pod in Path(os.environ["VALETKEY_DIR"]).glob("*") for p in pod.iterdir())
+
+
+def command(server: Apiserver, *arguments: str) -> subprocess.Popen[str]:
+    """`valetkey run` or `valetkey sidecar`, asking for that access."""
+    name, *rest = arguments
+    said = ["--purpose", "remediation", "--access", ACCESS, "--account", str(server.account), *rest]
+    return subprocess.Popen(
+        [sys.executable, "-m", "valetkey", name, *said],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )

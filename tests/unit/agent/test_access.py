@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 import valetkey
 from tests.unit.agent.agents import access, entries, soon
 from tests.unit.agent.apiserver import POD, Apiserver
-from valetkey.agent import leftovers
+from valetkey.agent import entries as entries_module
+from valetkey.agent import leftovers, pod
 
 
 async def test_the_access_is_there_while_the_block_lasts_and_not_after_it(server: Apiserver) -> None:
@@ -306,6 +308,25 @@ def test_a_state_directory_that_others_reach_is_refused(server: Apiserver, tmp_p
         with pytest.raises(valetkey.AccessError, match=str(directory)), access(server, directory=directory):
             pass
     assert server.calls == []
+
+
+def test_an_address_of_version_6_is_in_brackets(server: Apiserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    assert pod.find(server.account).server == f"https://[fd00::1]:{server.port}"
+
+
+def test_state_is_in_memory_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.delenv("VALETKEY_DIR", raising=False)
+    monkeypatch.setattr(entries_module, "_SHARED_MEMORY", memory)
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    assert entries_module.state_directory() == disk / f"valetkey-{os.getuid()}"
+    memory.mkdir()
+    assert entries_module.state_directory() == memory / f"valetkey-{os.getuid()}"
+    monkeypatch.setenv("VALETKEY_DIR", str(tmp_path / "said"))
+    assert entries_module.state_directory() == tmp_path / "said"
+    assert entries_module.state_directory(tmp_path / "a" / "b") == tmp_path / "a" / "b"
 
 
 def test_what_is_left_is_of_this_user_alone(server: Apiserver) -> None:

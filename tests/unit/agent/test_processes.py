@@ -29,6 +29,7 @@ async def main():
         await asyncio.sleep(60)
 asyncio.run(main())
 """
+HOLD_BUSY = HOLD_ASYNC.replace("await asyncio.sleep(60)", "time.sleep(60)")
 
 
 def killed(server: Apiserver, code: str = HOLD) -> str:
@@ -135,7 +136,7 @@ with opened() as grant:
         assert grant.name == name
 
 
-@pytest.mark.parametrize("code", [HOLD, HOLD_ASYNC], ids=["with", "async with"])
+@pytest.mark.parametrize("code", [HOLD, HOLD_ASYNC, HOLD_BUSY], ids=["with", "async with", "in a step of the loop"])
 def test_a_process_that_is_told_to_terminate_ends_its_access_first(server: Apiserver, code: str) -> None:
     holder = process(server, code)
     assert holder.stdout is not None

@@ -1,0 +1,71 @@
+"""How are files replaced beneath a program that may read them at any moment? All at once, as the kubelet does it.
+
+The files lie in a directory of their own, `..data` is a link to it that is replaced by renaming, and each name is a
+link through `..data`: whoever opens one before sees the old, whoever opens one after sees the new, and none is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_DATA: Final = "..data"
+_NEW: Final = "..new"
+
+
+class Volume:
+    """A directory that this process shares with others."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        """Where the files are; it must be there."""
+
+    def write(self, files: dict[str, str]) -> None:
+        """Puts all of them there, or leaves what was there; raises OSError."""
+        # Beside one another for a moment, so that both must fit.
+        new = self.path / f"..{time.strftime('%Y_%m_%d_%H_%M_%S', time.gmtime())}.{os.urandom(4).hex()}"
+        try:
+            new.mkdir()
+            new.chmod(0o755)
+            for name, text in files.items():
+                (new / name).write_text(text)
+                (new / name).chmod(0o644)  # as projected tokens have it: who may mount it may read it
+            for name in files:
+                self._link(name, f"{_DATA}/{name}")
+            self._link(_DATA, new.name)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        self._clear(keep=new.name)
+
+    def remove(self) -> None:
+        """Takes them away."""
+        for path in self._entries():
+            if path.is_symlink() and os.readlink(path) == f"{_DATA}/{path.name}":
+                path.unlink(missing_ok=True)
+        (self.path / _DATA).unlink(missing_ok=True)
+        self._clear(keep="")
+
+    def _link(self, name: str, target: str) -> None:
+        """Links by renaming; a link that is right already is left alone."""
+        link, new = self.path / name, self.path / _NEW
+        if link.is_symlink() and os.readlink(link) == target:
+            return
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        new.replace(link)
+
+    def _clear(self, *, keep: str) -> None:
+        """Takes away sets of files that nobody is led to any more, those of an earlier process too."""
+        for path in self._entries():
+            if path.name.startswith("..2") and path.name != keep and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            (self.path / _NEW).unlink(missing_ok=True)
+
+    def _entries(self) -> list[Path]:
+        return list(self.path.iterdir())
