@@ -123,7 +123,7 @@ def access(
     expires, and `on_pending` is called with whom it waits for. With `wait_for_approval=False` ApprovalPending is raised
     instead, and a later call for the same task finds the request. `parent` is `grant.parent` of who handed on the work;
     `delegation` is what this task hands on. `account` and `directory` say where the ServiceAccount is mounted and where
-    keys are kept. Raises InvalidAccess; entered, any AccessError.
+    keys are kept (VALETKEY_ACCOUNT and VALETKEY_DIR say so, too). Raises InvalidAccess; entered, any AccessError.
     """
     asked = ask(
         *(purpose, objective, access),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -85,7 +85,7 @@ class Api:
         """Merges into an object; raises ApiError."""
         return await self._call("PATCH", path, lambda _: body, "application/merge-patch+json")
 
-    async def watch(self, path: str, *, name: str, version: str) -> AsyncIterator[Json]:
+    async def watch(self, path: str, *, name: str, version: str) -> AsyncGenerator[Json, None]:
         """What becomes of one object after a version of it, for some minutes; raises ApiError."""
         query = {
             "watch": "1",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from valetkey.agent.api import Api, ApiError, Pauses
@@ -19,7 +20,7 @@ class Following:
         self.trouble = ""
         """Why nothing has come since; empty where all is well."""
 
-    async def versions(self) -> AsyncIterator[Json | None]:
+    async def versions(self) -> AsyncGenerator[Json | None, None]:
         """The version that is known and all that follow; None, at last, if it is gone. Raises ApiError if refused."""
         yield self._newest
         version = self._newest["metadata"]["resourceVersion"]
@@ -31,15 +32,16 @@ class Following:
                     found = await self._api.get(f"{self._collection}/{self._name}")
                     version = found["metadata"]["resourceVersion"]
                     yield self._own(found)
-                async for event in self._api.watch(self._collection, name=self._name, version=version):
-                    pauses.reset()
-                    self.trouble = ""
-                    version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] == "DELETED":
-                        yield None
-                        return
-                    if event["type"] != "BOOKMARK":
-                        yield self._own(event["object"])
+                async with aclosing(self._api.watch(self._collection, name=self._name, version=version)) as events:
+                    async for event in events:
+                        pauses.reset()
+                        self.trouble = ""
+                        version = event["object"]["metadata"]["resourceVersion"]
+                        if event["type"] == "DELETED":
+                            yield None
+                            return
+                        if event["type"] != "BOOKMARK":
+                            yield self._own(event["object"])
             except ApiError as error:
                 self.trouble, wait = str(error), error.after
                 if error.status == 404:

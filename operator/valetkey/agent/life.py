@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +49,7 @@ class Life:
         self._tasks: list[asyncio.Task[None]] = []
         self._leftovers: asyncio.Task[None] | None = None
         self._following: Following | None = None
+        self._versions: AsyncGenerator[Json | None, None] | None = None
         self._upkeep: Upkeep | None = None
         self._grant: Grant | None = None
         self._over = False
@@ -104,7 +105,7 @@ class Life:
             self._leftovers = asyncio.create_task(leftovers.end_leftovers(self._api, self._state))
         name, uid = request["metadata"]["name"], request["metadata"]["uid"]
         self._following = Following(self._api, COLLECTION.format(self._pod.namespace), request)
-        versions = self._following.versions()
+        self._versions = versions = self._following.versions()
         async for version in versions:
             said = answer.read(version)
             if said.over is not None:
@@ -139,7 +140,7 @@ class Life:
             if self._on_pending is not None:
                 self._on_pending(said.awaiting)
 
-    async def _keep(self, upkeep: Upkeep, grant: Grant, versions: AsyncIterator[Json | None]) -> None:
+    async def _keep(self, upkeep: Upkeep, grant: Grant, versions: AsyncGenerator[Json | None, None]) -> None:
         assert self._following is not None
         while True:
             try:
@@ -149,7 +150,7 @@ class Life:
                 # Whatever this was, the access lives on, and the next renewal must not be missed for it.
                 _log.warning("%s is not followed for %.0f s: %r", grant.name, _LOOK_AGAIN, error)
                 await asyncio.sleep(_LOOK_AGAIN)
-                versions = self._following.versions()
+                self._versions = versions = self._following.versions()
         self._over = True
         _log.info("%s has ended: %s: %s", grant.name, over.reason, over.message)
         grant.finish(over.reason, over.message)
@@ -190,6 +191,8 @@ class Life:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._versions is not None:
+            await self._versions.aclose()  # and with it the connection that it holds
 
     async def _close(self) -> None:
         if self._leftovers is not None:

@@ -2,6 +2,7 @@
 
 The files lie in a directory of their own, `..data` is a link to it that is replaced by renaming, and each name is a
 link through `..data`: whoever opens one before sees the old, whoever opens one after sees the new, and none is missing.
+The set that was there before is kept until the next comes: who was led to it a moment ago finds it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Volume:
 
     def write(self, files: dict[str, str]) -> None:
         """Puts all of them there, or leaves what was there; raises OSError."""
-        # Beside one another for a moment, so that both must fit.
+        before = self._current()
         new = self.path / f"..{time.strftime('%Y_%m_%d_%H_%M_%S', time.gmtime())}.{os.urandom(4).hex()}"
         try:
             new.mkdir()
@@ -40,7 +41,7 @@ class Volume:
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        self._clear(keep=new.name)
+        self._clear(keep={new.name, before})
 
     def remove(self) -> None:
         """Takes them away."""
@@ -48,7 +49,7 @@ class Volume:
             if path.is_symlink() and os.readlink(path) == f"{_DATA}/{path.name}":
                 path.unlink(missing_ok=True)
         (self.path / _DATA).unlink(missing_ok=True)
-        self._clear(keep="")
+        self._clear(keep=set())
 
     def _link(self, name: str, target: str) -> None:
         """Links by renaming; a link that is right already is left alone."""
@@ -59,10 +60,17 @@ class Volume:
         new.symlink_to(target)
         new.replace(link)
 
-    def _clear(self, *, keep: str) -> None:
+    def _current(self) -> str:
+        """The name of the set that is shown; empty where none is."""
+        try:
+            return os.readlink(self.path / _DATA)
+        except OSError:
+            return ""
+
+    def _clear(self, *, keep: set[str]) -> None:
         """Takes away sets of files that nobody is led to any more, those of an earlier process too."""
         for path in self._entries():
-            if path.name.startswith("..2") and path.name != keep and path.is_dir():
+            if path.name.startswith("..2") and path.name not in keep and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):
             (self.path / _NEW).unlink(missing_ok=True)

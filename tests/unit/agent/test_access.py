@@ -185,6 +185,18 @@ def test_an_exception_says_that_the_access_had_ended_and_stays_what_it_is(server
     assert caught.value.__notes__ == ["the access had ended: TTLReached: 5m are over"]
 
 
+async def test_the_same_holds_where_it_is_awaited(server: Apiserver) -> None:
+    async def work() -> None:
+        async with access(server) as grant:
+            server.say(grant.name, "Finished", "True", "TTLReached", "5m are over")
+            await grant.wait_ended()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await work()
+    assert caught.value.__notes__ == ["the access had ended: TTLReached: 5m are over"]
+
+
 async def test_who_stops_waiting_for_the_end_does_not_bring_it_about(server: Apiserver) -> None:
     async with access(server) as grant:
         with pytest.raises(TimeoutError):
@@ -303,7 +315,9 @@ def test_a_state_directory_that_others_reach_is_refused(server: Apiserver, tmp_p
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     link = tmp_path / "link"
-    link.symlink_to(tmp_path / "nowhere")
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    link.symlink_to(private)
     for directory in (shared, link):
         with pytest.raises(valetkey.AccessError, match=str(directory)), access(server, directory=directory):
             pass

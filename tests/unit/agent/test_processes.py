@@ -70,6 +70,19 @@ def test_what_waits_for_people_is_gone_on_with_as_well(server: Apiserver) -> Non
         assert server.names == [grant.name]
 
 
+def test_a_heart_beats_on_where_it_stopped(server: Apiserver) -> None:
+    def decides(name: str) -> None:
+        server.change(name, lambda r: r.setdefault("status", {}).update(heartbeat={"within": "60s"}))
+        server.change(name, lambda r: r["metadata"].update(annotations={"valetkey.dev/heartbeat": "7"}))
+        server.grant(name)
+
+    server.decides = decides
+    killed(server)
+    with access(server):
+        beats = [{"metadata": {"annotations": {"valetkey.dev/heartbeat": "8"}}}]
+        soon(lambda: server.made("PATCH") == beats, "the next beat, at once")
+
+
 def test_who_asks_for_something_else_ends_what_a_killed_process_had(server: Apiserver) -> None:
     name = killed(server)
     with access(server, objective="something else") as grant:
@@ -160,9 +173,26 @@ def test_who_is_told_to_terminate_while_it_waits_takes_its_request_back(server: 
     assert entries() == []
 
 
-def test_sigterm_while_the_end_is_said_waits_until_it_is(server: Apiserver) -> None:
+LEAVE = """
+with opened():
+    pass
+print("went on", flush=True)
+time.sleep(30)
+"""
+LEAVE_ASYNC = """
+async def main():
+    async with opened():
+        pass
+    print("went on", flush=True)
+    await asyncio.sleep(30)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("code", [LEAVE, LEAVE_ASYNC], ids=["with", "async with"])
+def test_sigterm_while_the_end_is_said_waits_until_it_is(server: Apiserver, code: str) -> None:
     server.faults["PATCH"] += [503] * 4
-    leaver = process(server, "with opened():\n    pass\nprint('went on', flush=True)\ntime.sleep(30)")
+    leaver = process(server, code)
     soon(lambda: server.made("PATCH"), "the first try")
     leaver.terminate()
     status, out, err = done(leaver)

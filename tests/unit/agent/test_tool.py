@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import valetkey
-from tests.unit.agent.agents import access
+from tests.unit.agent.agents import access, soon
 from tests.unit.agent.apiserver import Apiserver
 
 ACCESS = "shop: get,patch deployments.apps/{deployment}"
@@ -88,44 +87,23 @@ def test_who_looks_at_the_function_sees_what_has_to_be_passed(server: Apiserver)
         restart()
 
 
-CLIENT = '''
-class Configuration:
-    """As much of kubernetes.client.Configuration as is used of it."""
-    def __init__(self):
-        self.api_key, self.refresh_api_key_hook = {}, None
-    def authorization(self):
-        self.refresh_api_key_hook(self)
-        return self.api_key["authorization"]
-
-class ApiClient:
-    def __init__(self, configuration):
-        self.configuration = configuration
-'''
-
-
-def test_the_kubernetes_client_always_sends_the_newest_token(
-    server: Apiserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "kubernetes").mkdir()
-    (tmp_path / "kubernetes" / "__init__.py").touch()
-    (tmp_path / "kubernetes" / "client.py").write_text(CLIENT)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_the_kubernetes_client_always_sends_the_newest_token(server: Apiserver) -> None:
     with access(server) as grant:
         configuration = grant.kubernetes().configuration
         assert configuration.host == f"https://127.0.0.1:{server.port}"
         assert configuration.ssl_ca_cert == str(grant.files / "ca.crt")
-        assert configuration.authorization() == "Bearer granted-1"
-        grant.renew("granted-2", None)
-        assert configuration.authorization() == "Bearer granted-2"
+        assert configuration.auth_settings()["BearerToken"]["value"] == "Bearer granted-1"
+        server.grant(grant.name, token="granted-2", sequence=2)
+        soon(lambda: grant.token() == "granted-2", "the renewal")
+        assert configuration.auth_settings()["BearerToken"]["value"] == "Bearer granted-2"
     with pytest.raises(valetkey.Ended):
-        configuration.authorization()
-    for name in ("kubernetes", "kubernetes.client"):
-        del sys.modules[name]
+        configuration.auth_settings()
 
 
 def test_without_the_kubernetes_client_it_says_what_to_install(
     server: Apiserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    for name in ("kubernetes", "kubernetes.client"):
+        monkeypatch.setitem(sys.modules, name, None)
     with access(server) as grant, pytest.raises(valetkey.AccessError, match="pip install kubernetes"):
         grant.kubernetes()
