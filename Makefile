@@ -65,7 +65,7 @@ examples: setup ## Write the table of what the examples decide
 	$(BIN)/python -m tests.examples
 
 lock: setup ## Lock the dependencies again
-	@for set in base "operator --extra operator --extra cli" "dev --extra operator --extra cli --group dev"; do \
+	@for set in base "operator --extra operator --extra cli" "dev --extra operator --extra cli --extra mcp --group dev"; do \
 	  set -- $$set; name=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --no-header --no-emit-index-url --no-emit-find-links --universal \
 	    --python-version 3.11 --generate-hashes pyproject.toml $$@ -o requirements/$$name.txt; \

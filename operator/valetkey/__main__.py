@@ -1,4 +1,4 @@
-"""Composition roots: `operator` and `log-server` serve, `run` and `sidecar` are for agents, all else is for people."""
+"""Composition roots: operator and log-server serve; run, sidecar and mcp are for agents, the rest for people."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def main() -> None:
         from valetkey.agent import sidecar
 
         sys.exit(sidecar.main(sys.argv[2:]))
+    elif sys.argv[1:2] == ["mcp"]:
+        from valetkey.agent import mcp
+
+        sys.exit(mcp.main(sys.argv[2:]))
     else:
         from valetkey.cli.app import app
 
