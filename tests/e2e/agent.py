@@ -137,6 +137,7 @@ class Agent:
 
     async def may(self, credential: Caller, path: str = f"{SHOP}/checkout") -> bool:
         """Whether a credential may read a path; a thing that is not there may still be read."""
+        self.api.minted.add(str(credential.token))
         status, _ = await self.api.get(path, by=credential)
         return status in (200, 404)
 
