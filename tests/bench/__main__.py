@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from tests.bench import containers, crowd, decide, ends, failover, flood, many, one, outage, policy, rows
+from tests.bench import containers, crowd, decide, ends, failover, flood, many, one, outage, policy, rows, sdk
 from tests.bench.rig import Rig
 from tests.bench.table import Row, save, show
 from tests.cluster.audit_log import count
@@ -17,7 +17,20 @@ from tests.cluster.local.cluster import Cluster, up
 from tests.cluster.local.places import AUDIT_LOG, ROOT, LocalClusterError
 
 ROUNDS = 5
-PARTS = ("decide", "crowd", "thousand", "one", "burst", "ends", "flood", "policy", "failover", "containers", "outage")
+PARTS = (
+    "decide",
+    "crowd",
+    "thousand",
+    "one",
+    "sdk",
+    "burst",
+    "ends",
+    "flood",
+    "policy",
+    "failover",
+    "containers",
+    "outage",
+)
 """Those that measure memory first, for it is to be that of live grants, not of the history that the others leave."""
 
 
@@ -66,6 +79,13 @@ async def measure(cluster: Cluster, measured: list[Row], *, quick: bool, only: C
             times = await one.measure(rig, 20 if quick else 300)
             died = times["dead"]
             measured += rows.of_one(times)
+        if "sdk" in only:
+            with sdk.inside(rig):
+                measured += rows.of_sdk(
+                    await sdk.measure(rig, 20 if quick else 500), await sdk.calls(rig, 5 if quick else 50)
+                )
+                number, tasks = (5, 4) if quick else (50, 20)
+                measured += rows.of_agents(await sdk.many(rig, number, tasks), await sdk.restarted(rig, number))
         if "burst" in only:
             measured += await _burst(rig, 60 if quick else 300)
         if "ends" in only:

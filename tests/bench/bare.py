@@ -28,8 +28,13 @@ class Bare:
         self._server, self._token = server, token
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    async def begin(self, name: str, request: Json, grant: Json, pod: Json) -> tuple[str, dict[str, str]]:
-        """Makes one grant up to the Secret and all that follows; gives its token and the uids of what was made."""
+    async def begin(
+        self, name: str, request: Json, grant: Json, pod: Json, *, sealed: bool = False
+    ) -> tuple[str, dict[str, str]]:
+        """Makes one grant up to its delivery and all that follows; gives its token and the uids of what was made.
+
+        What is sealed lies in the request's status, and in no Secret.
+        """
         send = self._send
         made_request = await send("POST", f"{OURS}/namespaces/{AGENTS}/accessrequests", request)
         await send("GET", f"/api/v1/namespaces/{AGENTS}/pods/{pod['metadata']['name']}")
@@ -41,16 +46,21 @@ class Bare:
         await self.sync()
         (account, token), (role, binding) = await asyncio.gather(self._account(name), self._rights(name))
         await self.sync()
-        secret = await send("POST", f"/api/v1/namespaces/{AGENTS}/secrets", _secret(name, token))
+        answer: Json = _STATUS
+        made: list[Json] = []
+        if sealed:
+            answer = _STATUS | {"delivery": {"sealed": {"ciphertext": "x" * 1700, "sequence": 1}}}
+        else:
+            made.append(await send("POST", f"/api/v1/namespaces/{AGENTS}/secrets", _secret(name, token)))
         await asyncio.gather(
-            self._touch(pod, name),
-            send("PATCH", f"{OURS}/namespaces/{AGENTS}/accessrequests/{name}/status", {"status": _STATUS}),
+            send("PATCH", f"{OURS}/namespaces/{AGENTS}/accessrequests/{name}/status", {"status": answer}),
             self.sync(),
+            *(self._touch(pod, name) for _ in made),
         )
         await send("PATCH", f"{OURS}/namespaces/{AGENTS}/taskgrants/{name}/status", {"status": _STATUS})
         await send("POST", f"/apis/events.k8s.io/v1/namespaces/{AGENTS}/events", event(made_request))
         objects = {"request": made_request, "grant": made_grant, "account": account, "role": role}
-        objects |= {"binding": binding, "secret": secret}
+        objects |= {"binding": binding} | ({"secret": made[0]} if made else {})
         return token, {kind: body["metadata"]["uid"] for kind, body in objects.items()}
 
     async def end(self, name: str, uids: dict[str, str], pod: Json) -> float:
@@ -67,7 +77,7 @@ class Bare:
             self._delete(f"{RBAC}/rolebindings/{name}", uids["binding"]),
             self._delete(f"{RBAC}/roles/{name}", uids["role"]),
             self._delete(f"{accounts}/{name}", uids["account"]),
-            self._take_away(name, uids["secret"], pod),
+            *((self._take_away(name, uids["secret"], pod),) if "secret" in uids else ()),
         )
         paths = (f"{RBAC}/rolebindings/{name}", f"{RBAC}/roles/{name}", f"{accounts}/{name}")
         await asyncio.gather(*(send("GET", path, missing=True) for path in paths))

@@ -8,6 +8,7 @@ from tests.bench.ends import Ended
 from tests.bench.many import Thousand
 from tests.bench.outage import Outage
 from tests.bench.policy import Changed
+from tests.bench.sdk import Served
 from tests.bench.table import Row, beside, p50, p99
 
 CALLS = 26
@@ -21,6 +22,50 @@ def of_one(times: dict[str, list[float]]) -> list[Row]:
         beside("request → credential readable", 99, times["ready"], times["bare ready"], 1.5),
         beside("outcome → 403", 50, times["dead"], times["bare dead"], 1.5),
         _p99_of_death(times["dead"], times["bare dead"]),
+    ]
+
+
+def of_sdk(times: dict[str, list[float]], calls: float) -> list[Row]:
+    """Access by the SDK, sealed: one block after the other."""
+    number = len(times["ready"])
+    return [
+        beside("access() entered → usable, sealed", 50, times["ready"], times["bare ready"], 1.15),
+        beside(f"the same of {number}", 99, times["ready"], times["bare ready"], 1.5),
+        Row(
+            figure=f"block left → 403, p99 of {number}",
+            valetkey=f"{p99(times['dead']):.0f} ms (p50 {p50(times['dead']):.0f})",
+            goal="≤ 100 ms",
+            met=p99(times["dead"]) <= 100,
+            samples={"valetkey": times["dead"]},
+        ),
+        Row(
+            figure="API calls of one sealed grant, from beginning to end",
+            valetkey=f"{calls:.1f}",
+            bare=str(CALLS),
+            ratio=calls / CALLS,
+            goal=f"< {CALLS}, those of a Secret",
+            met=calls < CALLS,
+        ),
+    ]
+
+
+def of_agents(served: Served, restarted: Served) -> list[Row]:
+    """Many agents at once, and those that wait for an operator that is away."""
+    return [
+        Row(
+            figure=f"{served.tasks} tasks of 50 agents at once: served; tasks whose credential works 1 s later",
+            valetkey=f"{served.tasks - len(served.failed)}; {served.late} ({served.tasks / served.seconds:.1f}/s)",
+            goal=f"{served.tasks}; 0",
+            met=not served.failed and not served.late,
+            samples={"ready": served.ready},
+        ),
+        Row(
+            figure=f"operator back after {restarted.tasks} agents have begun to wait: served; errors",
+            valetkey=f"{restarted.tasks - len(restarted.failed)}; {len(restarted.failed)} ({restarted.seconds:.1f} s)",
+            goal=f"{restarted.tasks}; 0",
+            met=not restarted.failed,
+            samples={"ready": restarted.ready},
+        ),
     ]
 
 
