@@ -21,11 +21,19 @@ def main() -> None:
 
         sys.exit(sidecar.main(sys.argv[2:]))
     elif sys.argv[1:2] == ["mcp"]:
-        from valetkey.agent import mcp
+        try:
+            from valetkey.agent import mcp
+        except ModuleNotFoundError as error:
+            sys.exit(f"valetkey: {error.name} is missing: install valetkey[mcp]")
 
         sys.exit(mcp.main(sys.argv[2:]))
     else:
-        from valetkey.cli.app import app
+        try:
+            from valetkey.cli.app import app
+        except ModuleNotFoundError as error:
+            sys.exit(
+                f"valetkey: {error.name} is missing: only run and sidecar are here without the extra valetkey[cli]"
+            )
 
         # On PATH as kubectl-valetkey it is a plugin: `kubectl valetkey …`.
         app(prog_name="kubectl valetkey" if Path(sys.argv[0]).name == "kubectl-valetkey" else "valetkey")

@@ -18,6 +18,7 @@ from valetkey.cli.uninstall import uninstall
 app = typer.Typer(
     name="valetkey",
     help="Just-in-time access for agents and other workloads on Kubernetes.",
+    epilog="In an agent's pod: valetkey run, valetkey sidecar and valetkey mcp, each with --help of its own.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
