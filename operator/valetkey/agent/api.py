@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -17,7 +17,7 @@ from valetkey.agent.pod import Pod
 Json = dict[str, Any]
 T = TypeVar("T")
 
-_CALL: Final = aiohttp.ClientTimeout(total=10, sock_connect=3)
+_SECONDS: Final = 10.0
 # The API server sends a bookmark about once a minute: what is silent for longer is broken.
 _WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=90)
 _WATCH_SECONDS: Final = 300
@@ -61,8 +61,8 @@ class Pauses:
 class Api:
     """The API server, as the pod's own account; must be made inside the running loop."""
 
-    def __init__(self, pod: Pod, context: ssl.SSLContext) -> None:
-        self._pod = pod
+    def __init__(self, pod: Pod, context: ssl.SSLContext, server: str | None = None) -> None:
+        self._pod, self._server = pod, server or pod.server
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, keepalive_timeout=75),
             headers={"User-Agent": "valetkey-agent", "Accept": "application/json", "Accept-Encoding": "identity"},
@@ -108,16 +108,27 @@ class Api:
             raise _no_answer("watch", path, error) from error
 
     async def _call(
-        self, method: str, path: str, body: Callable[[str], Json] | None = None, kind: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Callable[[str], Json] | None = None,
+        kind: str = "application/json",
+        *,
+        query: Mapping[str, str] | None = None,
+        seconds: float = _SECONDS,
+        answers: Collection[int] = (),
     ) -> Json:
-        # The server gives up before we do, so that what we saw fail is not carried out behind our back.
-        query = {} if body is None else {"timeout": "8s"}
+        """One request; a status of `answers` whose body has a status of its own is an answer."""
+        if query is None:
+            # The server gives up before we do, so that what we saw fail is not carried out behind our back.
+            query = {} if body is None else {"timeout": "8s"}
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=3)
         try:
-            async with await self._send(method, path, body, kind, query=query, limits=_CALL) as response:
+            async with await self._send(method, path, body, kind, query=query, limits=limits) as response:
                 content = await response.read()
-                if response.status >= 400:
+                answer: Json = json.loads(content) if response.status < 400 or response.status in answers else {}
+                if response.status >= 400 and "status" not in answer:
                     raise _refusal(response, content)
-                answer: Json = json.loads(content)
                 return answer
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _no_answer(method, path, error) from error
@@ -137,7 +148,7 @@ class Api:
             token = self._token()
             response = await self._session.request(
                 method,
-                self._pod.server + path,
+                self._server + path,
                 params=query,
                 data=None if body is None else json.dumps(body(token)).encode(),
                 headers={"Authorization": f"Bearer {token}"} | ({} if body is None else {"Content-Type": kind}),
@@ -177,6 +188,7 @@ def _refusal(response: aiohttp.ClientResponse, content: bytes) -> ApiError:
     after = float(asked) if asked.isdigit() else 0.0
     try:
         said = json.loads(content)
+        said = said.get("error", said)  # as the door has it
         return ApiError(response.status, str(said.get("reason", "")), str(said.get("message", "")), after)
     except (ValueError, AttributeError):
         return ApiError(response.status, "", content[:200].decode(errors="replace"), after)

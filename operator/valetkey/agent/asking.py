@@ -35,7 +35,7 @@ async def asked(api: Api, pod: Pod, entry: Entry, ask: Ask, failed: Failed) -> t
             entry.refer(reference._replace(uid=found["metadata"]["uid"], kept=False))
             return found, key
         if not _is_over(found):
-            await report(api, reference, "Cancelled", seconds=_END_OLD_FOR)
+            await report(api, reference, reference.outcome or "Cancelled", seconds=_END_OLD_FOR)
     return await _made(api, pod, entry, ask, failed)
 
 

@@ -39,6 +39,10 @@ class Reference(NamedTuple):
     """None until the API server has answered."""
     kept: bool = False
     """Whether it was left to be found by a later call, rather than by a crash."""
+    sequence: int = 0
+    """That of what was opened last: nothing older is opened after a crash, either."""
+    outcome: str | None = None
+    """How its task ended, where that was not heard yet."""
 
 
 class Entry:

@@ -53,7 +53,7 @@ async def _is_over(api: Api, entry: Entry) -> bool:
         return True
     if not reference.kept:
         entry.shred()
-        return await report(api, reference, "Cancelled", seconds=_EACH_FOR)
+        return await report(api, reference, reference.outcome or "Cancelled", seconds=_EACH_FOR)
     try:
         found = await persistently(lambda: api.get(path_of(reference)))
     except ApiError as error:

@@ -12,6 +12,8 @@ from typing import Any, Final
 from valetkey.agent import answer, asking, entries, files, leftovers, pod
 from valetkey.agent.api import Api, ApiError
 from valetkey.agent.ask import COLLECTION, Ask
+from valetkey.agent.door import Door
+from valetkey.agent.door import address as door_address
 from valetkey.agent.entries import Entry
 from valetkey.agent.errors import AccessError, ApprovalPending, NotOpened, Refused, TimedOut, Unreachable
 from valetkey.agent.following import Following
@@ -63,10 +65,11 @@ class Life:
     async def begin(self) -> Grant:
         """Asks and waits until the access is there; raises AccessError, and then what was asked is taken back."""
         self._pod = pod.find(self._account)
+        door = door_address()
         context = self._pod.context()
         self._state = entries.state_directory(self._directory) / self._pod.uid
         self._entry = self._taken()
-        self._api = Api(self._pod, context)
+        self._api = Api(self._pod, context) if door is None else Door(self._pod, door)
         try:
             grant = await self._in_time()
         except ApprovalPending as error:
@@ -116,8 +119,9 @@ class Life:
                 break
         place = self._place or files.Directory(self._entry.files)
         self._grant = Grant(pod=self._pod, name=name, uid=uid, files=place.path)
-        box = Box(key, request_uid=uid, pod_uid=self._pod.uid)
-        self._upkeep = Upkeep(self._api, self._pod, box, place, self._grant)
+        left = self._entry.reference()
+        box = Box(key, request_uid=uid, pod_uid=self._pod.uid, lowest=left.sequence if left is not None else 0)
+        self._upkeep = Upkeep(self._api, self._pod, box, place, self._grant, self._remember)
         await self._upkeep.begin(said)
         self._tasks.append(asyncio.create_task(self._keep(self._upkeep, self._grant, versions)))
         if said.heartbeat is not None:
@@ -139,6 +143,11 @@ class Life:
             clock.reschedule(None)
             if self._on_pending is not None:
                 self._on_pending(said.awaiting)
+
+    def _remember(self, sequence: int) -> None:
+        if (reference := self._entry.reference()) is not None:
+            with suppress(OSError):
+                self._entry.refer(reference._replace(sequence=sequence))
 
     async def _keep(self, upkeep: Upkeep, grant: Grant, versions: AsyncGenerator[Json | None, None]) -> None:
         assert self._following is not None
@@ -170,6 +179,8 @@ class Life:
             done = True
         else:
             seconds = _REPORT_FOR if reference.uid else _REPORT_UNANSWERED_FOR
+            with suppress(OSError):  # whoever finds it unheard says how it ended
+                self._entry.refer(reference._replace(outcome=outcome))
             done = await asking.report(self._api, reference, outcome, seconds=seconds)
         await self._close()
         if done:

@@ -37,18 +37,19 @@ class Delivered(NamedTuple):
 class Box:
     """Opens what is sealed for one key, request and pod, each sequence higher than the last."""
 
-    def __init__(self, key: X25519PrivateKey, *, request_uid: str, pod_uid: str) -> None:
-        self._key, self._request_uid, self._pod_uid = key, request_uid, pod_uid
+    def __init__(self, key: X25519PrivateKey, *, request_uid: str, pod_uid: str, lowest: int = 0) -> None:
+        """`lowest` is the sequence of what an earlier process opened last."""
+        self._key, self._request_uid, self._pod_uid, self._lowest = key, request_uid, pod_uid, lowest
         self._last: Sealed | None = None
 
     def open(self, sealed: Sealed) -> Delivered | None:
         """Opens it; None where it is what was opened last. Raises NotOpened."""
         if sealed == self._last:
             return None
-        if self._last is not None and sealed.sequence <= self._last.sequence:
-            raise NotOpened(f"sequence {sealed.sequence} was delivered after {self._last.sequence}: it is a replay")
+        if sealed.sequence < self._lowest:
+            raise NotOpened(f"sequence {sealed.sequence} was delivered after {self._lowest - 1}: it is a replay")
         delivered = _delivered(self._opened(sealed))
-        self._last = sealed
+        self._last, self._lowest = sealed, sealed.sequence + 1
         return delivered
 
     def _opened(self, sealed: Sealed) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -27,8 +27,12 @@ _LONGEST_PAUSE: Final = 5.0
 class Upkeep:
     """Keeps what one grant consists of."""
 
-    def __init__(self, api: Api, pod: Pod, box: Box, place: Place, grant: Grant) -> None:
+    def __init__(
+        self, api: Api, pod: Pod, box: Box, place: Place, grant: Grant, opened: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """`opened` is told the sequence of each credential that was opened."""
         self._api, self._pod, self._box, self._place, self._grant = api, pod, box, place, grant
+        self._tell = opened
         self._placing: asyncio.Task[None] | None = None
         self._refused: Any = None
         self.trouble = ""
@@ -85,6 +89,7 @@ class Upkeep:
         delivered = self._box.open(said.sealed) if said.sealed is not None else None
         if delivered is not None:
             self._grant.renew(delivered.token, said.expires_at)
+            self._tell(said.sealed.sequence if said.sealed is not None else 0)
         return delivered
 
     async def _put(self, delivered: Delivered) -> None:

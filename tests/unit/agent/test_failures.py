@@ -161,7 +161,7 @@ def test_an_end_that_nobody_hears_does_not_hold_up_the_program_and_is_left_for_t
     server.back()
     with access(server) as second:
         assert second.name != grant.name
-    assert server.outcome(grant.name) == "Cancelled"
+    assert server.outcome(grant.name) == "Succeeded"
 
 
 def test_the_end_is_said_where_the_watch_has_failed(server: Apiserver) -> None:

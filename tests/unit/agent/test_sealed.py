@@ -123,3 +123,10 @@ def test_a_renewal_that_cannot_be_opened_replaces_nothing(
         assert grant.token() == (grant.files / "token").read_text() == "granted-1"
         server.grant(grant.name, token="granted-4", sequence=4)
         soon(lambda: grant.token() == "granted-4", "the next renewal")
+
+
+def test_what_an_earlier_process_had_opened_is_opened_again_and_nothing_older() -> None:
+    later = Box(KEY, request_uid=REQUEST["metadata"]["uid"], pod_uid=POD["uid"], lowest=4)
+    with pytest.raises(valetkey.NotOpened, match="replay"):
+        later.open(sealed(3))
+    assert later.open(sealed(4)) is not None
