@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from tests.bench import containers, crowd, decide, ends, failover, flood, many, one, outage, policy, rows, sdk
+from tests.bench import containers, crowd, decide, ends, failover, flood, imports, many, one, outage, policy, rows, sdk
 from tests.bench.rig import Rig
 from tests.bench.table import Row, save, show
 from tests.cluster.audit_log import count
@@ -19,6 +19,7 @@ from tests.cluster.local.places import AUDIT_LOG, ROOT, LocalClusterError
 ROUNDS = 5
 PARTS = (
     "decide",
+    "imports",
     "crowd",
     "thousand",
     "one",
@@ -42,7 +43,8 @@ def main() -> int:
     chosen = arguments.parse_args()
     parts = chosen.only or PARTS
     measured: list[Row] = [decide.measure()] if "decide" in parts else []  # by itself, while nothing else runs
-    if parts == ["decide"]:
+    measured += imports.measure() if "imports" in parts else []
+    if set(parts) <= {"decide", "imports"}:
         return _conclude(measured)
     try:
         cluster = up(say)
