@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 
@@ -21,7 +20,6 @@ _SECONDS: Final = 10.0
 # The API server sends a bookmark about once a minute: what is silent for longer is broken.
 _WATCH: Final = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=90)
 _WATCH_SECONDS: Final = 300
-_LONGEST_LINE: Final = 4 << 20
 _AGAIN: Final = {408, 429, 500, 502, 503, 504}
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
@@ -59,19 +57,10 @@ class Pauses:
 
 
 class Api:
-    """The API server, as the pod's own account; must be made inside the running loop."""
+    """The API server, as the pod's own account."""
 
-    def __init__(self, pod: Pod, context: ssl.SSLContext, server: str | None = None) -> None:
-        self._pod, self._server = pod, server or pod.server
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, keepalive_timeout=75),
-            headers={"User-Agent": "valetkey-agent", "Accept": "application/json", "Accept-Encoding": "identity"},
-            read_bufsize=_LONGEST_LINE,
-        )
-
-    async def close(self) -> None:
-        """Closes every connection."""
-        await self._session.close()
+    def __init__(self, pod: Pod, session: aiohttp.ClientSession, server: str | None = None) -> None:
+        self._pod, self._session, self._server = pod, session, server or pod.server
 
     async def get(self, path: str) -> Json:
         """Reads one object; raises ApiError."""

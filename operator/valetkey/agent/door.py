@@ -9,8 +9,10 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any, Final
 
+from valetkey.agent import connections
 from valetkey.agent.api import Api, ApiError
 from valetkey.agent.ask import HEARTBEAT
 from valetkey.agent.errors import NotInAPod
@@ -28,10 +30,7 @@ _FILLED_IN: Final = ("subject", "requester")
 
 
 class Door(Api):
-    """The door, as the pod's own account; must be made inside the running loop."""
-
-    def __init__(self, pod: Pod, address: str) -> None:
-        super().__init__(pod, _context(), address.rstrip("/"))
+    """The door, as the pod's own account."""
 
     async def get(self, path: str) -> Json:
         """Reads one request; raises ApiError."""
@@ -72,9 +71,17 @@ class Door(Api):
                 await asyncio.sleep(0)
 
 
-def address() -> str | None:
-    """Where the door is, if the environment says so."""
-    return os.environ.get("VALETKEY_DOOR") or None
+async def find(pod: Pod) -> Api:
+    """The door where VALETKEY_DOOR says there is one, else the API server; raises NotInAPod."""
+    address = os.environ.get("VALETKEY_DOOR")
+    if not address:
+        return Api(pod, await connections.session(pod.account / "ca.crt", pod.context))
+    authority = os.environ.get("VALETKEY_DOOR_CA")
+    try:
+        session = await connections.session(Path(authority) if authority else None, lambda: _context(authority))
+    except OSError as error:
+        raise NotInAPod(f"VALETKEY_DOOR_CA={authority} is not a file of certificates: {error}") from error
+    return Door(pod, session, address.rstrip("/"))
 
 
 def _one(path: str) -> str:
@@ -86,10 +93,5 @@ def _as_request(answer: Json) -> Json:
     return {"metadata": metadata, "spec": answer["spec"], "status": answer["status"]}
 
 
-def _context() -> ssl.SSLContext:
-    """Trusts the CA in the file that VALETKEY_DOOR_CA names, or those that the system trusts; raises NotInAPod."""
-    file = os.environ.get("VALETKEY_DOOR_CA") or None
-    try:
-        return ssl.create_default_context(cafile=file)
-    except (OSError, ssl.SSLError) as error:
-        raise NotInAPod(f"VALETKEY_DOOR_CA={file} is not a file of certificates: {error}") from error
+def _context(authority: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=authority or None)

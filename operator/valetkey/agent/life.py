@@ -9,11 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from valetkey.agent import answer, asking, entries, files, leftovers, pod
-from valetkey.agent.api import Api, ApiError
+from valetkey.agent import answer, asking, door, entries, files, leftovers, pod
+from valetkey.agent.api import ApiError
 from valetkey.agent.ask import COLLECTION, Ask
-from valetkey.agent.door import Door
-from valetkey.agent.door import address as door_address
 from valetkey.agent.entries import Entry
 from valetkey.agent.errors import AccessError, ApprovalPending, NotOpened, Refused, TimedOut, Unreachable
 from valetkey.agent.following import Following
@@ -65,11 +63,9 @@ class Life:
     async def begin(self) -> Grant:
         """Asks and waits until the access is there; raises AccessError, and then what was asked is taken back."""
         self._pod = pod.find(self._account)
-        door = door_address()
-        context = self._pod.context()
+        self._api = await door.find(self._pod)
         self._state = entries.state_directory(self._directory) / self._pod.uid
         self._entry = self._taken()
-        self._api = Api(self._pod, context) if door is None else Door(self._pod, door)
         try:
             grant = await self._in_time()
         except ApprovalPending as error:
@@ -210,7 +206,6 @@ class Life:
             await asyncio.wait({self._leftovers}, timeout=_WAIT_FOR_LEFTOVERS)
             self._leftovers.cancel()
             await asyncio.gather(self._leftovers, return_exceptions=True)
-        await self._api.close()
 
     def _failed(self, why: str) -> None:
         self._because = why

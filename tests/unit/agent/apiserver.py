@@ -60,6 +60,8 @@ class Apiserver:
         self.account = folder
         self.requests: dict[str, Json] = {}
         self.calls: list[tuple[str, str, Json]] = []
+        self.peers: set[object] = set()
+        """Connections that requests came by, watches apart: those end with what they watch."""
         """Each request that came in: method, path and body."""
         self.decides: Callable[[str], Any] = self.grant
         self.tokens = {"t-1"}
@@ -235,6 +237,8 @@ class Apiserver:
         body: Json = json.loads(await request.read() or b"{}")
         watched = "watch" in request.query
         self.calls.append(("WATCH" if watched else request.method, request.path, body))
+        if not watched and request.transport is not None:
+            self.peers.add(request.transport.get_extra_info("peername"))
         faults = self.faults["WATCH" if watched else request.method]
         fault = faults.popleft() if faults else None
         if isinstance(fault, web.Response):

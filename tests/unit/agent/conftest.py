@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.agent.apiserver import Apiserver, serving
+from valetkey.agent import connections
 
 
 @pytest.fixture
@@ -20,3 +21,12 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Apiserve
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
         monkeypatch.setenv("VALETKEY_DIR", str(tmp_path / "state"))
         yield server
+
+
+@pytest.fixture(autouse=True)
+async def unconnected(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """The tests share an event loop, and what is kept for it would outlive their servers."""
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server")
+    yield
+    await connections.close()

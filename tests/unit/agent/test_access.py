@@ -349,3 +349,10 @@ def test_what_is_left_is_of_this_user_alone(server: Apiserver) -> None:
         assert entry.parent.name == POD["uid"]
         assert [p.stat().st_mode & 0o777 for p in (entry.parent.parent, entry.parent, entry)] == [0o700] * 3
         assert (entry / "key").stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_next_access_of_the_same_loop_needs_no_new_connection(server: Apiserver) -> None:
+    for _ in range(3):
+        async with access(server):
+            pass
+    assert len(server.peers) == 1
