@@ -5,11 +5,16 @@ set -eu
 account=${ACCOUNT:-/var/run/secrets/kubernetes.io/serviceaccount}
 server=${SERVER:-https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT}
 requests=$server/apis/valetkey.dev/v1alpha1/namespaces/$(cat "$account/namespace")/accessrequests
-call() { curl -sS --fail-with-body --max-time 20 --cacert "$account/ca.crt" -H "Authorization: Bearer $(cat "$account/token")" "$@"; }
-
 umask 077
-openssl genpkey -algorithm X25519 -outform DER | tail -c 32 | base64 > "$1"
-public=$({ printf '\060\056\002\001\000\060\005\006\003\053\145\156\004\042\004\040'; base64 -d "$1"; } |
+key=$1
+# The token is read anew each time, for it is rotated, and from a file: arguments are seen by others.
+call() {
+  printf 'Authorization: Bearer %s' "$(cat "$account/token")" > "$key.header"
+  curl -sS --fail-with-body --max-time 20 --cacert "$account/ca.crt" -H @"$key.header" "$@"
+}
+
+openssl genpkey -algorithm X25519 -outform DER | tail -c 32 | base64 > "$key"
+public=$({ printf '\060\056\002\001\000\060\005\006\003\053\145\156\004\042\004\040'; base64 -d "$key"; } |
   openssl pkey -inform DER -pubout -outform DER | tail -c 32 | base64)
 
 # On Kubernetes 1.36 and newer admission fills in who asks.
@@ -20,10 +25,10 @@ name=$(call "$requests" -H 'Content-Type: application/json' --data-binary @- << 
 END
 )
 there() { grep -q "$1" "$2"; }
-until call "$requests/$name" > "$1.json" && { there '"ciphertext"' "$1.json" || { there '"Finished"' "$1.json" && ! there '"TaskInProgress"' "$1.json"; }; }; do
+until call "$requests/$name" > "$key.json" && { there '"ciphertext"' "$key.json" || { there '"Finished"' "$key.json" && ! there '"TaskInProgress"' "$key.json"; }; }; do
   sleep 1
 done
-there '"ciphertext"' "$1.json" || { sed -n '/"type": "Finished"/!s/^ *"message": "\(.*\)".*/\1/p' "$1.json" | tail -1 >&2; exit 1; }
-echo "$1.json has the answer, sealed to $1; then say Succeeded, Failed or Cancelled"
+there '"ciphertext"' "$key.json" || { sed -n '/"type": "Finished"/!s/^ *"message": "\(.*\)".*/\1/p' "$key.json" | tail -1 >&2; exit 1; }
+echo "$key.json has the answer, sealed to $key; then say Succeeded, Failed or Cancelled"
 read -r outcome
 call -X PATCH "$requests/$name" -H 'Content-Type: application/merge-patch+json' -d "{\"spec\": {\"outcome\": \"$outcome\"}}" > /dev/null

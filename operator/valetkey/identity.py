@@ -10,6 +10,7 @@ from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kinds.identity import Identity
+from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError
 from valetkey.kube.pods import Pod, parse
@@ -68,18 +69,18 @@ async def verify_subject(api: Api, request: AccessRequest) -> Pod:
     return _receiver(pod)
 
 
-def requester_of(request: AccessRequest, pod: Pod | None) -> Identity | None:
-    """The pod that asked, where it is another than the one that receives, as far as is known; `pod` if it is there."""
-    asked = request.spec.requester
-    if not request.spec.for_another:
+def requester_of(grant: TaskGrant, pod: Pod | None) -> Identity | None:
+    """The pod that asked for a live grant, where it is another; with its labels as they are now, if it is there."""
+    asked = grant.spec.order.requester
+    if asked is None:
         return None
     return Identity(
-        namespace=request.metadata.namespace,
+        namespace=grant.metadata.namespace,
         pod_name=asked.pod_name,
         pod_uid=asked.pod_uid,
         node_name=asked.node_name,
         service_account=asked.service_account,
-        labels=pod.labels if pod is not None and pod.uid == asked.pod_uid else {},
+        labels=pod.labels if pod is not None and pod.uid == asked.pod_uid else asked.labels,
     )
 
 

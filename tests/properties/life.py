@@ -59,7 +59,7 @@ class Process:
         self.namespaces = namespaces
         self.woken: list[Key] = []
         """Keys that were to be looked at, in order; `work_woken` takes them, to `work` every key has its turn."""
-        self.cache = Cache(self.woken.append)
+        self.cache = Cache(self.woken.append, lambda: world.now)
         self.queue = queue or Untaken()
         self.metrics = Metrics()
         self.surroundings = Surroundings(

@@ -34,15 +34,18 @@ class Access:
         self._life = begin()
         self._loop: Loop | None = None
         self._grant: Grant | None = None
-        self._process = os.getpid()
+        self._process = 0
+        """That which has entered it."""
 
     async def __aenter__(self) -> Grant:
         """Asks and waits until the access is there; raises AccessError."""
+        self._enter()
         signals.hold()
         self._life = self._begin()
         try:
             self._grant = await self._life.begin()
         except BaseException:
+            self._process = 0
             signals.release()
             raise
         return self._grant
@@ -58,10 +61,12 @@ class Access:
             with signals.leaving():
                 await self._life.end(_outcome(error))
         finally:
+            self._process = 0
             signals.release()
 
     def __enter__(self) -> Grant:
         """Asks and waits until the access is there; raises AccessError."""
+        self._enter()
         signals.hold()
         self._life = self._begin()
         self._loop = Loop()
@@ -71,6 +76,7 @@ class Access:
             if self._life.open:  # interrupted in the moment that it was granted
                 self._loop.run_to_its_end(self._life.end("Cancelled"))
             self._loop.close()
+            self._process = 0
             signals.release()
             raise
         return self._grant
@@ -87,7 +93,14 @@ class Access:
                 self._loop.run_to_its_end(self._life.end(_outcome(error)))
         finally:
             self._loop.close()
+            self._process = 0
             signals.release()
+
+    def _enter(self) -> None:
+        """Once at a time: who leaves it would end another's access."""
+        if self._process == os.getpid():
+            raise RuntimeError("this access is open already: call valetkey.access again for another")
+        self._process = os.getpid()
 
     def _note(self, error: BaseException | None) -> None:
         """What failed may have failed for the access had ended."""

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 
+from valetkey.agent.connections import Sessions
 from valetkey.agent.errors import NotInAPod
 from valetkey.agent.pod import Pod
 
@@ -42,8 +43,8 @@ class ApiError(Exception):
 class Pauses:
     """How long to wait before the next try: longer each time, never quite the same for two that wait."""
 
-    def __init__(self) -> None:
-        self._next = _FIRST_PAUSE
+    def __init__(self, longest: float = _LONGEST_PAUSE) -> None:
+        self._next, self._longest = _FIRST_PAUSE, longest
 
     def reset(self) -> None:
         """It went well."""
@@ -52,15 +53,15 @@ class Pauses:
     async def wait(self, asked: float = 0) -> None:
         """Waits, at least as long as the server asked for."""
         pause = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        self._next = min(self._next * 2, _LONGEST_PAUSE)
+        self._next = min(self._next * 2, self._longest)
         await asyncio.sleep(max(pause, min(asked, _LONGEST_RETRY_AFTER)))
 
 
 class Api:
     """The API server, as the pod's own account."""
 
-    def __init__(self, pod: Pod, session: aiohttp.ClientSession, server: str | None = None) -> None:
-        self._pod, self._session, self._server = pod, session, server or pod.server
+    def __init__(self, pod: Pod, sessions: Sessions, server: str | None = None) -> None:
+        self._pod, self._sessions, self._server = pod, sessions, server or pod.server
 
     async def get(self, path: str) -> Json:
         """Reads one object; raises ApiError."""
@@ -84,7 +85,8 @@ class Api:
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
         try:
-            async with await self._send("GET", path, query=query, limits=_WATCH) as response:
+            watches = self._sessions.watches
+            async with await self._send("GET", path, query=query, limits=_WATCH, by=watches) as response:
                 if response.status >= 400:
                     raise _refusal(response, await response.read())
                 async for line in response.content:
@@ -131,11 +133,12 @@ class Api:
         *,
         query: Mapping[str, str],
         limits: aiohttp.ClientTimeout,
+        by: aiohttp.ClientSession | None = None,
     ) -> aiohttp.ClientResponse:
         """Sends it with the token as it is now; where that is refused, once more with the token as it is then."""
         for again in (True, False):
             token = self._token()
-            response = await self._session.request(
+            response = await (by or self._sessions.calls).request(
                 method,
                 self._server + path,
                 params=query,

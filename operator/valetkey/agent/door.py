@@ -75,13 +75,13 @@ async def find(pod: Pod) -> Api:
     """The door where VALETKEY_DOOR says there is one, else the API server; raises NotInAPod."""
     address = os.environ.get("VALETKEY_DOOR")
     if not address:
-        return Api(pod, await connections.session(pod.account / "ca.crt", pod.context))
+        return Api(pod, await connections.sessions(pod.account / "ca.crt", pod.context))
     authority = os.environ.get("VALETKEY_DOOR_CA")
     try:
-        session = await connections.session(Path(authority) if authority else None, lambda: _context(authority))
+        sessions = await connections.sessions(Path(authority) if authority else None, lambda: _context(authority))
     except OSError as error:
         raise NotInAPod(f"VALETKEY_DOOR_CA={authority} is not a file of certificates: {error}") from error
-    return Door(pod, session, address.rstrip("/"))
+    return Door(pod, sessions, address.rstrip("/"))
 
 
 def _one(path: str) -> str:

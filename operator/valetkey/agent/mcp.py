@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -88,7 +90,7 @@ class Accesses:
         if len(self._held) >= _MOST and not over:
             return {"state": "failed", "message": f"{_MOST} accesses are open: release some of them first"}
         if len(self._held) >= _MOST:
-            del self._held[over[0]]
+            await self._end(self._held.pop(over[0]), "Cancelled")
         self._count += 1
         name = f"access-{self._count}"
 
@@ -132,9 +134,8 @@ class Accesses:
             await held.life.end(outcome)
 
 
-def server(account: Path | None = None) -> MCPServer:
+def server(accesses: Accesses) -> MCPServer:
     """The server with its three tools."""
-    accesses = Accesses(account)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -188,8 +189,23 @@ def main(given: list[str]) -> int:
     parser.add_argument("--account", type=Path, help="where the ServiceAccount is mounted, if elsewhere than usual")
     options = parser.parse_args(given)
     arguments.configure_output()
-    try:
-        server(options.account).run("stdio")
-    except KeyboardInterrupt:
-        return arguments.SIGNAL + 2
+    asyncio.run(_serve(Accesses(options.account)))
     return 0
+
+
+async def _serve(accesses: Accesses) -> None:
+    """Until the client closes, or whoever runs it tells it to terminate; either way nothing of what it had stays."""
+    terminating: list[asyncio.Task[None]] = []
+
+    async def terminate(number: int) -> None:
+        await accesses.release_all()
+        # The thread that reads standard input waits for a line that does not come.
+        os._exit(arguments.SIGNAL + number)
+
+    def told(number: int) -> None:
+        if not terminating:
+            terminating.append(asyncio.create_task(terminate(number)))
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, told, number)
+    await server(accesses).run_stdio_async()

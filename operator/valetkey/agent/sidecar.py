@@ -32,6 +32,7 @@ def main(given: list[str]) -> int:
         parser.error(f"{options.directory} is no directory: mount a volume there")
     volume = Volume(options.directory)
     try:
+        volume.remove()  # what a process before this one has left is dead, and would pass for access
         ask = arguments.ask_of(options, "what the program of this pod needs")
         return arguments.code_of(asyncio.run(_keep(ask, options, volume)))
     except AccessError as error:

@@ -8,11 +8,13 @@ def restart(deployment: str, *, grant: valetkey.Grant) -> None: ...
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
+from valetkey.agent import notation
 from valetkey.agent.access import access as open_access
 from valetkey.agent.errors import InvalidAccess
 
@@ -32,9 +34,10 @@ def tool(
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Opens access for each call of a function, and passes it as the keyword argument `grant`.
 
-    `{name}` in `objective` and `access` stands for the argument of that name; what goes into `access` consists of
-    letters, digits, `.`, `_` and `-`. `parameters` are names of arguments, or a mapping whose texts are filled in like
-    the objective. Everything else is as for `valetkey.access`. Who looks at the function does not see `grant`.
+    `{name}` in `objective` and `access` stands for the argument of that name. What goes into `access` consists of
+    letters, digits, `.`, `_` and `-`, and is what stands in its place there, a name or a namespace, whatever it says.
+    `parameters` are names of arguments, or a mapping whose texts are filled in like the objective. Everything else is
+    as for `valetkey.access`. Who looks at the function does not see `grant`. Raises InvalidAccess, and TypeError.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
@@ -42,6 +45,7 @@ def tool(
         others = [p for name, p in signature.parameters.items() if name != "grant"]
         shown = signature.replace(parameters=others)
         _check(shown, objective, access, parameters)
+        wanted = _read(access, shown)
 
         def opened(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
             bound = shown.bind(*arguments, **named)
@@ -55,7 +59,7 @@ def tool(
             return open_access(
                 purpose,
                 _filled(objective, said, _words),
-                _filled(access, said, _safe),
+                _filled(wanted, said, _safe),
                 parameters=chosen,
                 **options,
             )
@@ -78,6 +82,33 @@ def tool(
         return cast("Callable[..., R]", wrapper)
 
     return decorate
+
+
+def _read(access: str | Mapping[str, Any], signature: inspect.Signature) -> Mapping[str, Any]:
+    """The access with its places: a line is read before they are filled in, and means the same whatever that is."""
+    if not isinstance(access, str):
+        return access
+    # A word that stands for each argument, and is no name of anything.
+    words = {name: f"x{hashlib.sha256(name.encode()).hexdigest()[:16]}x" for name in signature.parameters}
+    line = _PLACE.sub(lambda place: words[place[1]], access)
+    try:
+        read: Mapping[str, Any] = notation.read(line)
+    except InvalidAccess as error:
+        text = str(error)
+        for name, word in words.items():
+            text = text.replace(word, f"{{{name}}}")
+        raise InvalidAccess(text) from None
+    return cast("Mapping[str, Any]", _with_places(read, words))
+
+
+def _with_places(read: Any, words: Mapping[str, str]) -> Any:
+    if isinstance(read, str):
+        for name, word in words.items():
+            read = read.replace(word, f"{{{name}}}")
+        return read
+    if isinstance(read, Mapping):
+        return {field: _with_places(part, words) for field, part in read.items()}
+    return [_with_places(part, words) for part in read]
 
 
 def _check(signature: inspect.Signature, *templates: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from valetkey.agent import answer, files
 from valetkey.agent.answer import Answer
-from valetkey.agent.api import Api, ApiError, persistently
+from valetkey.agent.api import Api, ApiError, Pauses
 from valetkey.agent.ask import COLLECTION, HEARTBEAT
 from valetkey.agent.errors import Denied, Ended, NotOpened
 from valetkey.agent.files import Place
@@ -72,13 +72,20 @@ class Upkeep:
             await asyncio.sleep(pause)
         while True:
             count += 1
-            body = {"metadata": {"annotations": {HEARTBEAT: str(count)}}}
-            try:
-                async with asyncio.timeout(pause):
-                    await persistently(lambda body=body: self._api.patch(path, body))  # type: ignore[misc]
-            except (TimeoutError, ApiError) as error:
-                _log.warning("%s: heartbeat %d was not heard: %s", self._grant.name, count, error or "no answer")
+            pauses = Pauses(longest=pause / 4)
+            while not await self._beats(path, count, pause):
+                await pauses.wait()  # one that is not heard is tried again at once: three fit in, and no more
             await asyncio.sleep(pause)
+
+    async def _beats(self, path: str, count: int, seconds: float) -> bool:
+        """Says it once; False where it may be heard the next time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._api.patch(path, {"metadata": {"annotations": {HEARTBEAT: str(count)}}})
+        except (TimeoutError, ApiError) as error:
+            _log.warning("%s: heartbeat %d was not heard: %s", self._grant.name, count, str(error) or "no answer")
+            return isinstance(error, ApiError) and not error.passing
+        return True
 
     def stop(self) -> None:
         """Stops putting files in place."""

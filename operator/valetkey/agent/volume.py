@@ -7,6 +7,7 @@ The set that was there before is kept until the next comes: who was led to it a 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -31,10 +32,7 @@ class Volume:
         new = self.path / f"..{time.strftime('%Y_%m_%d_%H_%M_%S', time.gmtime())}.{os.urandom(4).hex()}"
         try:
             new.mkdir()
-            new.chmod(0o755)
-            for name, text in files.items():
-                (new / name).write_text(text)
-                (new / name).chmod(0o644)  # as projected tokens have it: who may mount it may read it
+            _fill(new, files)
             for name in files:
                 self._link(name, f"{_DATA}/{name}")
             self._link(_DATA, new.name)
@@ -77,3 +75,19 @@ class Volume:
 
     def _entries(self) -> list[Path]:
         return list(self.path.iterdir())
+
+
+def _fill(directory: Path, files: dict[str, str]) -> None:
+    """Writes files into a directory that was just made, and into no other that somebody has put in its place."""
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(opened).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "somebody else has put a directory in its place", str(directory))
+        os.fchmod(opened, 0o755)
+        for name, text in files.items():
+            written = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=opened)
+            with open(written, "w") as file:
+                os.fchmod(written, 0o644)  # as projected tokens have it: who may mount it may read it
+                file.write(text)
+    finally:
+        os.close(opened)

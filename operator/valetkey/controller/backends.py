@@ -115,13 +115,8 @@ class Backends:
             self.events.post("AccessRequest", request.metadata, what, message, severity="Warning")
             await self.log.write(what, **about(request), message=message)
 
-    async def write_request_status(
-        self, request: AccessRequest, status: RequestStatus, *, as_read: bool = False
-    ) -> None:
-        """Shows a status on the request, with `as_read` on no other version of it; one that is gone is forgotten.
-
-        Raises ApiError.
-        """
+    async def write_request_status(self, request: AccessRequest, status: RequestStatus) -> None:
+        """Shows a status on the request; one that is gone is forgotten. Raises ApiError."""
         metadata = request.metadata
         path = paths.item("AccessRequest", metadata.namespace, metadata.name)
         # A merge patch keeps what it does not name, so what is no longer so is named as null.
@@ -130,8 +125,7 @@ class Backends:
             fields["decision"] = (
                 dict.fromkeys(("policy", "policyGeneration", "covers", "denial")) | status.decision.to_api()
             )
-        version = {"resourceVersion": metadata.resource_version} if as_read else {}
-        body = {"metadata": {"uid": metadata.uid, **version}, "status": fields}
+        body = {"metadata": {"uid": metadata.uid}, "status": fields}
         try:
             written = await self.api.patch(f"{path}/status", body)
         except ApiError as error:

@@ -10,6 +10,7 @@ from valetkey.controller import deliveries, parents, status
 from valetkey.controller.approvals import Approvals
 from valetkey.controller.backends import Backends, about_grant, in_time
 from valetkey.controller.cache import Pods
+from valetkey.controller.grant import TELLS_LATE
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Identify, Issue, Open, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
@@ -17,9 +18,11 @@ from valetkey.controller.views import Views
 from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import API_VERSION, REQUEST_LABEL, REVOKE_FINALIZER
+from valetkey.kinds.identity import Identity
 from valetkey.kinds.taskgrant import (
     GrantSpec,
     Order,
+    OrderRequester,
     OrderSubject,
     OrderTask,
     RequestReference,
@@ -67,6 +70,7 @@ class Beginnings:
         """Writes the grant: whoever changes what it was decided on from now on finds it."""
         backends, request, now = self._backends, step.request, self._backends.clock()
         namespace = request.metadata.namespace
+        self._refuse_after_a_restart(step)
         order = _order(step, progress.decision_id, backends.cache.pods, now)
         spec = GrantSpec(
             request=RequestReference(name=request.metadata.name, uid=request.metadata.uid),
@@ -94,6 +98,16 @@ class Beginnings:
             created = await backends.api.get(paths.item("TaskGrant", namespace, request.metadata.name))
         self._take_in(TaskGrant.model_validate(created))
         return progress
+
+    def _refuse_after_a_restart(self, step: Open) -> None:
+        """Whoever asked may be gone where people took their time, and whoever came after has not asked."""
+        request, approved = step.request, step.approved
+        pod = self._backends.cache.pods.get(request.metadata.namespace, request.spec.subject.pod_name)
+        if approved.outlives_restarts or approved.wait is None or pod is None or pod.died_at is None:
+            return
+        if pod.died_at > request.metadata.creation_timestamp + TELLS_LATE:
+            message = f"a container of pod {pod.name} died and was started again since; create it again"
+            raise InvalidError(Reason.CONTAINER_RESTARTED, message)
 
     def _tell_of_emergency(self, grant: TaskGrant) -> None:
         """Before its first credential, and again wherever that is tried again: whoever listens knows it by its id."""
@@ -191,6 +205,16 @@ class Beginnings:
             self._surroundings.put_policy(body)
 
 
+def _requester(asks: Identity) -> OrderRequester:
+    return OrderRequester(
+        pod_name=asks.pod_name,
+        pod_uid=asks.pod_uid,
+        node_name=asks.node_name,
+        service_account=asks.service_account,
+        labels=dict(asks.labels),
+    )
+
+
 def _order(step: Open, decision_id: str, pods: Pods, now: datetime) -> Order:
     request, verified, approved = step.request, step.identity, step.approved
     pod = pods.get(verified.namespace, verified.pod_name)
@@ -204,6 +228,7 @@ def _order(step: Open, decision_id: str, pods: Pods, now: datetime) -> Order:
             node_name=verified.node_name,
             service_account=verified.service_account,
         ),
+        requester=None if step.requester is None else _requester(step.requester),
         task=OrderTask(id=request.spec.task.id, purpose=request.spec.task.purpose),
         policy=approved.policy,
         decision=decision_id,
@@ -212,6 +237,7 @@ def _order(step: Open, decision_id: str, pods: Pods, now: datetime) -> Order:
         parent=request.spec.parent,
         act=approved.act or None,
         among=approved.among or None,
+        launchers=approved.launchers or None,
         delegates_pod_templates=approved.delegates_pod_templates or None,
         delegation=request.spec.delegation,
         access=request.spec.access,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from valetkey.controller.objects import Dead, Objects, version_of
@@ -147,7 +148,8 @@ def _entries(key: Key, note: GrantNote) -> list[tuple[str, str, str]]:
 class Pods:
     """Pods by name, and which of them mount a Secret."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
         self._pods: dict[tuple[str, str], Pod] = {}
         self._mounting: dict[tuple[str, str], set[str]] = {}
         self._dead = Dead()
@@ -177,6 +179,10 @@ class Pods:
             if known.uid == pod.uid and version_of(pod.resource_version) <= version_of(known.resource_version):
                 return False
             self._take_out(known)
+            if known.uid == pod.uid:
+                # When a container died that was seen to, is told by our own time rather than by its node's.
+                died_at = self._clock() if pod.restarts > known.restarts else known.died_at
+                pod = replace(pod, died_at=died_at)
         self._pods[pod.namespace, pod.name] = pod
         for secret in pod.secrets:
             self._mounting.setdefault((pod.namespace, secret), set()).add(pod.name)
@@ -208,10 +214,14 @@ class Pods:
 class Cache:
     """Requests, grants, approvals and pods."""
 
-    def __init__(self, wake: Callable[[Key], None] = lambda key: None) -> None:
+    def __init__(
+        self,
+        wake: Callable[[Key], None] = lambda key: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         """`wake` is called for whoever works for something that is found to be over."""
         self._wake = wake
-        self.requests = Requests(self._went)
+        self.requests = Requests(self._went, clock)
         self.grants = Grants(self._ended)
         self.approvals = Approvals()
         self.vanished: dict[Key, TaskGrant] = {}
@@ -223,7 +233,7 @@ class Cache:
         store was restored from a snapshot that is older than that."""
         self.restored: datetime | None = None
         """When it was last found to have been restored: what was made before is over too."""
-        self.pods = Pods()
+        self.pods = Pods(clock)
 
     def _went(self, namespace: str, request: RequestNote) -> None:
         """Has those looked at whom words on a request covered: what is granted by them, and what waits by them."""

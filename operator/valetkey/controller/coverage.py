@@ -16,6 +16,7 @@ from valetkey.controller.queue import Key
 from valetkey.controller.words import MOST_WORDS, ApprovalNote
 from valetkey.kinds.accessapproval import AccessApproval
 from valetkey.kinds.accessrequest import AccessRequest
+from valetkey.kinds.delegation import Account
 from valetkey.kinds.taskgrant import ApprovalReference, TaskGrant
 from valetkey.policy import lineage
 from valetkey.policy.compile import Policies
@@ -51,8 +52,10 @@ def words_beside(cache: Cache, request: AccessRequest, policies: Policies, now: 
 
 def involved(cache: Cache, request: AccessRequest) -> frozenset[str]:
     """User names that have a part in the work that a request is of, and no word in it."""
-    parent = parents.facts(cache, request.spec.parent)
-    return lineage.users(request.spec, (*lineage.act(parent), *lineage.among(parent)))
+    namespace = request.metadata.namespace
+    pod = cache.pods.get(namespace, request.spec.subject.pod_name)
+    receives = () if pod is None else (Account(namespace=namespace, service_account=pod.service_account),)
+    return lineage.users(request.spec, (*receives, *lineage.before(parents.facts(cache, request.spec.parent))))
 
 
 def denials(cache: Cache, word: AccessApproval, involved: Container[str]) -> tuple[AccessApproval, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from valetkey.controller import status
 from valetkey.controller.backends import Backends, about_grant
@@ -16,13 +16,9 @@ from valetkey.kinds.credential import Credential
 from valetkey.kinds.delivery import DeliveryStatus, GrantDelivery, Sealed, SecretDelivered
 from valetkey.kinds.taskgrant import MadeObject, TaskGrant
 from valetkey.kube import paths
-from valetkey.kube.api import ApiError
 from valetkey.kube.concurrency import all_of
 from valetkey.kube.pods import Pod
 from valetkey.reasons import Reason
-
-_TRIES: Final = 3
-"""How often a request that others change meanwhile is sealed for."""
 
 
 class Deliveries:
@@ -85,27 +81,22 @@ class Deliveries:
     ) -> None:
         if request is None:  # nobody to deliver it to: the next look at the grant ends it
             return
-        self._announce(request, step.grant)
-        await all_of(
-            self._seal(request, step.grant, step.credential, to),
-            self._backends.log.write(Reason.CREDENTIAL_DELIVERED, **fields, message=str(step.grant.spec.delivery)),
-        )
+        grant, backends = step.grant, self._backends
+        if grant.delivered:
+            # Of a first delivery it was read in this very run, before the credential was made.
+            request = await self._read(request)
+        sealed = sealed_delivery.seal(grant, step.credential, to, sealed_delivery.next_sequence(request))
+        shown = self._shown(request, grant, step.credential, DeliveryStatus(sealed=sealed))
+        await backends.write_request_status(request, shown)
+        self._announce(request, grant)
+        await backends.log.write(Reason.CREDENTIAL_DELIVERED, **fields, message=str(grant.spec.delivery))
 
-    async def _seal(self, request: AccessRequest, grant: TaskGrant, credential: Credential, to: Sealed) -> None:
-        """Writes the ciphertext with the sequence after the one that is there, or read again until it is."""
-        backends = self._backends
-        for tries in range(_TRIES):
-            sealed = sealed_delivery.seal(grant, credential, to, sealed_delivery.next_sequence(request))
-            shown = self._shown(request, grant, credential, DeliveryStatus(sealed=sealed))
-            try:
-                return await backends.write_request_status(request, shown, as_read=True)
-            except ApiError as error:
-                if not error.conflict or tries == _TRIES - 1:
-                    raise
-            metadata = request.metadata
-            read = await backends.api.get(paths.item("AccessRequest", metadata.namespace, metadata.name))
-            request = AccessRequest.model_validate(read)
-            backends.cache.requests.put(request)
+    async def _read(self, request: AccessRequest) -> AccessRequest:
+        metadata = request.metadata
+        read = await self._backends.api.get(paths.item("AccessRequest", metadata.namespace, metadata.name))
+        request = AccessRequest.model_validate(read)
+        self._backends.cache.requests.put(request)
+        return request
 
     def _shown(
         self, request: AccessRequest, grant: TaskGrant, credential: Credential, delivered: DeliveryStatus

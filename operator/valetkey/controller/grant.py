@@ -89,7 +89,7 @@ def _of_request(view: View, request: AccessRequest, now: datetime, times: Times)
         case Waiting() as waiting:
             return Await(request, waiting, until)
         case Approved() as approved:
-            return Open(request, progress.identity, progress.place, approved)
+            return Open(request, progress.identity, progress.place, approved, progress.requester)
 
 
 def _patience(view: View, times: Times) -> timedelta:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
 from valetkey.controller.backends import Backends
+from valetkey.controller.cache import Cache
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import LookUp, Progress, learnt
 from valetkey.controller.surroundings import Surroundings
@@ -14,34 +14,14 @@ from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import ApiError
 
-_NONE: Final = ""
 
-
-class Heartbeats:
-    """The last beat of each grant whose policy wants them, and when it was found to be another than before."""
-
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
-        self._heard: dict[Key, tuple[str, str, datetime]] = {}
-        """The grant's uid, the last beat, and when it came."""
-
-    def due(self, key: Key, grant: TaskGrant, request: AccessRequest, now: datetime) -> datetime | None:
-        """By when the next beat has to be here; None where none is wanted, or none could have come in lately."""
-        within = grant.spec.order.heartbeat
-        if within is None or not grant.delivered:
-            return None
-        uid, beat = grant.metadata.uid, request.beat or _NONE
-        known = self._heard.get(key)
-        if known is None or known[:2] != (uid, beat):
-            known = self._heard[key] = uid, beat, now
-        since = self._surroundings.answered_since
-        if since is None or not self._surroundings.policies_fresh(now):
-            return None  # the API server is away: from its agents, too
-        return max(known[2], since) + within
-
-    def forget(self, key: Key) -> None:
-        """A grant is over."""
-        self._heard.pop(key, None)
+def due(cache: Cache, surroundings: Surroundings, grant: TaskGrant, now: datetime) -> datetime | None:
+    """By when the next beat has to be here; None where none is wanted, or none could have come in lately."""
+    within, since = grant.spec.order.heartbeat, surroundings.answered_since
+    if within is None or not grant.delivered or since is None or not surroundings.policies_fresh(now):
+        return None  # while the API server is away nothing comes from agents, either
+    heard = cache.requests.heard(grant.spec.request.uid)
+    return max(since, grant.spec.order.opened_at, *(() if heard is None else (heard,))) + within
 
 
 async def look_up(backends: Backends, step: LookUp, progress: Progress) -> Progress:

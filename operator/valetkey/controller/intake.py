@@ -43,13 +43,16 @@ class Intake:
         """Takes in a request; one that cannot be read is left alone, for it can never be granted."""
         if self._cache.requests.has(body):
             return
+        before = self._cache.requests.note(_key(body))
         try:
             news = self._cache.requests.put(AccessRequest.model_validate(body))
         except ValidationError as error:
             _unreadable("AccessRequest", body, error)
         else:
             key = _key(body)
-            if news:
+            now = self._cache.requests.note(key)
+            # A beat wakes nobody: its time is known, and is looked at when the next one is due.
+            if news and not (before is not None and now is not None and now.only_beats(before)):
                 self._wake(key)
                 self._wake_all(coverage.concerned_by_request(self._cache, key, body["metadata"]["uid"]))
 

@@ -76,7 +76,7 @@ class Operator:
         self._health = Health(settings.run_directory)
         self._queue = Queue(clock=clock, share=max(1, settings.workers // 4))
         clock.corrected = self._surroundings_changed
-        self._cache = Cache(self._wake)
+        self._cache = Cache(self._wake, clock)
         self._surroundings = Surroundings(
             api,
             expected=guards.load(settings.guards),

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from valetkey.controller.objects import Objects, version_of
@@ -35,16 +35,29 @@ class RequestNote(NamedTuple):
     """The same for all requests of one task, whatever access they ask for; others may have it too. 0 is of no task."""
     parent: str
     """The uid of the request that it works for; empty where it works for none, or has finished."""
+    beat: str | None
+    """What its pod has last said to show that it still works."""
+
+    def only_beats(self, before: RequestNote) -> bool:
+        """Whether nothing but its beat is news since then."""
+        return self.beat != before.beat and self._replace(version=0, beat=None) == before._replace(version=0, beat=None)
 
 
 class Requests(Objects[AccessRequest, RequestNote]):
     """Requests by key, and since when each is known."""
 
-    def __init__(self, went: Callable[[str, RequestNote], None] = lambda namespace, note: None) -> None:
+    def __init__(
+        self,
+        went: Callable[[str, RequestNote], None] = lambda namespace, note: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         """`went` is told, by namespace and note, of each request that goes, is gone, or was denied by a person."""
         super().__init__(AccessRequest, _of_request)
         self._went = went
         self._of_task: defaultdict[tuple[str, int], set[Key]] = defaultdict(set)
+        self._clock = clock
+        self._heard: dict[str, datetime] = {}
+        """By uid: when its last beat came."""
         self._since: dict[str, float] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._children: defaultdict[str, set[Key]] = defaultdict(set)
@@ -58,17 +71,25 @@ class Requests(Objects[AccessRequest, RequestNote]):
             self._tell(key, before, self.note(key))
             if before is not None and before.uid != body.metadata.uid:
                 self._since.pop(before.uid, None)
+                self._heard.pop(before.uid, None)
+            if body.beat is not None and (before is None or before.beat != body.beat):
+                self._heard[body.metadata.uid] = self._clock()
             self._since.setdefault(body.metadata.uid, time.monotonic())
         return news
 
     def remove(self, key: Key, uid: str) -> AccessRequest | None:
         """Takes out the request of that uid; gives it back if it was there."""
         self._since.pop(uid, None)
+        self._heard.pop(uid, None)
         before = self.note(key)
         found = super().remove(key, uid)
         if found is not None:
             self._tell(key, before, None)
         return found
+
+    def heard(self, uid: str) -> datetime | None:
+        """When the last beat of a request came here; None where there was none."""
+        return self._heard.get(uid)
 
     def beside(self, request: AccessRequest) -> int:
         """How many requests there are of the ServiceAccount that made this one."""
@@ -133,4 +154,5 @@ def _of_request(request: AccessRequest) -> RequestNote:
         denied=denied_by_a_person(request),
         task=task_of(request.spec),
         parent="" if request.spec.parent is None or request.finished is not None else request.spec.parent.uid,
+        beat=request.beat,
     )

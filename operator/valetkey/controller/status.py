@@ -24,6 +24,8 @@ from valetkey.reasons import Reason, place_of
 
 MOST: Final = 4096
 """Characters of a condition's message."""
+MOST_AGENT: Final = 512
+"""Characters of who asks; the names of an account and two pods may be longer."""
 MOST_NAMED: Final = 8
 """How many whose word does not count are named."""
 Say = tuple[Reason, str]
@@ -206,4 +208,5 @@ def of_ending_request(request: AccessRequest, now: datetime) -> RequestStatus:
 def agent(request: AccessRequest) -> str:
     """Who asks, on one line."""
     asks = f"{request.spec.requester.service_account}/{request.spec.requester.pod_name}"
-    return f"{asks} for {request.spec.subject.pod_name}" if request.spec.for_another else asks
+    shown = f"{asks} for {request.spec.subject.pod_name}" if request.spec.for_another else asks
+    return shown if len(shown) <= MOST_AGENT else f"{shown[: MOST_AGENT - 1]}…"

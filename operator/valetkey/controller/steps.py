@@ -119,6 +119,7 @@ class Open:
     identity: Identity
     place: GrantDelivery
     approved: Approved
+    requester: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)

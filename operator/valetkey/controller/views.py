@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from valetkey.controller import coverage, parents
+from valetkey.controller import coverage, heartbeats, parents
 from valetkey.controller.cache import Cache
-from valetkey.controller.heartbeats import Heartbeats
 from valetkey.controller.parents import Standing
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import Progress, View
@@ -50,7 +49,6 @@ class Views:
         self._cluster = cluster
         self._limit_active, self._limit_requests = limit_active, limit_requests
         self._opening: dict[Key, _Opening] = {}
-        self._heartbeats = Heartbeats(surroundings)
 
     def of(self, key: Key, progress: Progress, now: datetime) -> View:
         """One key as it was last read."""
@@ -58,7 +56,6 @@ class Views:
         vanished = self._cache.vanished.get(key)
         grant = vanished or self._cache.grants.get(key)
         if grant is None:
-            self._heartbeats.forget(key)
             if request is None:
                 return View(request=None, grant=None, progress=progress)
             crowded = self._cache.requests.beside(request) > self._limit_requests
@@ -92,7 +89,7 @@ class Views:
             sharers=self.sharers(key.namespace, secret, subject.pod_uid),
             denied=self._denied(request, grant, progress) if live and request else None,
             unheard=self._unheard(request, grant, progress) if live and request else (),
-            beat_due=self._heartbeats.due(key, grant, request, now) if live and request else None,
+            beat_due=heartbeats.due(self._cache, self._surroundings, grant, now) if live else None,
             parent_gone=gone,
             parent_unknown=parent is Standing.UNKNOWN,
             verdict=self._verdict(request, of_verified(pod), grant, now, progress)
@@ -212,7 +209,7 @@ class Views:
         # What they have said on this very request since adds nobody to those whom it rests on.
         own = (one for one in approvals if one.verdict == "Deny" or (one.username, one.policy) not in covered)
         said = (*own, *covering)
-        asks = requester_of(request, self._cache.pods.get(identity.namespace, request.spec.requester.pod_name))
+        asks = requester_of(grant, self._cache.pods.get(identity.namespace, request.spec.requester.pod_name))
         facts = self._facts(
             request, identity, now, said, requester=asks, active={}, opened={}, unreviewed={}, live=True
         )

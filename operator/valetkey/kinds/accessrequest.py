@@ -209,8 +209,10 @@ def _same(name: str) -> str:
 
 
 def _heartbeat(annotations: object) -> object:
-    """Of what may be 65536 bytes, the one that is looked at."""
-    return {HEARTBEAT: annotations[HEARTBEAT]} if isinstance(annotations, dict) and HEARTBEAT in annotations else {}
+    """Of what may be 65536 bytes, as much as is looked at."""
+    if not isinstance(annotations, dict) or not isinstance(annotations.get(HEARTBEAT), str):
+        return {}
+    return {HEARTBEAT: annotations[HEARTBEAT][:64]}
 
 
 class RequestMetadata(Metadata):

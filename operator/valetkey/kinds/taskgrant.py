@@ -37,6 +37,16 @@ class OrderSubject(Model):
     service_account: Name = Field(description="The pod's ServiceAccount.")
 
 
+class OrderRequester(Model):
+    """The pod that asked, where it is another than the one that receives, as it was verified."""
+
+    pod_name: Name = Field(description="The pod's name.")
+    pod_uid: Uid = Field(alias="podUID", description="The pod's uid.")
+    node_name: Name = Field(description="The pod's node.")
+    service_account: Name = Field(description="The pod's ServiceAccount.")
+    labels: dict[str, str] = Field(description="The pod's labels at the decision: what a Deny about it may go by.")
+
+
 class OrderTask(Model):
     """The task, as far as the grant needs to name it."""
 
@@ -60,6 +70,9 @@ class Order(Model):
 
     request_uid: Uid = Field(alias="requestUID", description="The request's uid; all names are made from it.")
     subject: OrderSubject = Field(description="The pod that the credential is for.")
+    requester: OrderRequester | None = Field(
+        default=None, description="The pod that asked for it, where that is another."
+    )
     task: OrderTask = Field(description="The task.")
     policy: PolicyReference = Field(description="The policy that decided.")
     decision: str = Field(max_length=64, description="The decision's id in the log.")
@@ -80,6 +93,9 @@ class Order(Model):
     )
     among: Annotated[tuple[Account, ...], Field(max_length=16)] | None = Field(
         default=None, description="Every account that may have got some of that work."
+    )
+    launchers: Annotated[tuple[Account, ...], Field(max_length=MOST_DEPTH + 1)] | None = Field(
+        default=None, description="The accounts that asked for it, or for work before it, on behalf of others."
     )
     delegates_pod_templates: bool | None = Field(
         default=None, description="Whether the risk that pod templates are changed goes with what is handed on."

@@ -31,7 +31,7 @@ class Pod:
     restarts: int
     """How often its containers were started again, or are about to be."""
     died_at: datetime | None
-    """When, by its node's clock, the last of them died that was or is to be started again."""
+    """When the last of them died that was or is to be started again: by its node's clock, as read."""
     secrets: frozenset[str]
     """Secrets that its volumes name."""
     default_secret: str | None

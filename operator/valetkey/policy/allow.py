@@ -149,6 +149,7 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         review_within=None if spec.break_glass is None else spec.break_glass.review,
         act=lineage.act(facts.parent),
         among=lineage.among(facts.parent),
+        launchers=lineage.launchers(facts),
         delegates_pod_templates=handed_on,
         approvals=given,
         wait=wait,

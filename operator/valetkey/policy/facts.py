@@ -75,6 +75,8 @@ class ParentFacts:
     """Whose work that is: namespace and name of each account that handed it on, the nearest first."""
     to: tuple[tuple[str, str], ...]
     """The accounts that it may be handed on to."""
+    launchers: tuple[tuple[str, str], ...] = ()
+    """The accounts that asked for it, or for work before it, on behalf of others."""
     among: tuple[tuple[str, str], ...]
     """Every account that may have got some of the work, from its very beginning."""
     pod_templates: bool

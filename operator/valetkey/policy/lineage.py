@@ -37,6 +37,7 @@ def parent_facts(grant: TaskGrant, request: AccessRequest) -> ParentFacts:
         task=request.spec.task,
         account=order.subject.service_account,
         act=order.act or (),
+        launchers=order.launchers or (),
         among=order.among or (),
         pod_templates=order.delegates_pod_templates or False,
         access=order.access,
@@ -51,6 +52,7 @@ def facts_of(
     task: Task,
     account: str,
     act: tuple[Account, ...],
+    launchers: tuple[Account, ...] = (),
     among: tuple[Account, ...],
     pod_templates: bool,
     access: Access,
@@ -66,6 +68,7 @@ def facts_of(
         account=account,
         act=_pairs(act),
         to=_pairs(delegation.to) if delegation is not None else (),
+        launchers=_pairs(launchers),
         among=_pairs(among or (delegation.to if delegation is not None else ())),
         pod_templates=pod_templates,
         depth=delegation.depth if delegation is not None else 0,
@@ -106,21 +109,33 @@ def among(parent: ParentFacts | None) -> tuple[Account, ...]:
     return () if parent is None else _accounts(parent.among)
 
 
+def launchers(facts: Facts) -> tuple[Account, ...]:
+    """The accounts that ask for this request, or have for work before it, on behalf of others."""
+    own = facts.requester
+    asks = () if own is None else (Account(namespace=own.namespace, service_account=own.service_account),)
+    return (*asks, *(() if facts.parent is None else _accounts(facts.parent.launchers)))
+
+
+def before(parent: ParentFacts | None) -> tuple[Account, ...]:
+    """Every account with a part in the work that a request is handed."""
+    return () if parent is None else (*act(parent), *among(parent), *_accounts(parent.launchers))
+
+
 def concerned(request: RequestSpec, facts: Facts) -> frozenset[str]:
     """User names that have a part in the work, and so no word in whether it is approved.
 
     They are who asks and whom it is for, whoever may get some of it, whoever handed it on, and whoever else may have
     got that.
     """
-    return users(request, (*act(facts.parent), *among(facts.parent))) | {
-        f"system:serviceaccount:{facts.identity.namespace}:{facts.identity.service_account}"
-    }
+    identity = facts.identity
+    receives = Account(namespace=identity.namespace, service_account=identity.service_account)
+    return users(request, (receives, *before(facts.parent)))
 
 
-def users(request: RequestSpec, before: Iterable[Account]) -> frozenset[str]:
-    """The user names of who asks, of those that it hands on to, and of the accounts before it."""
+def users(request: RequestSpec, others: Iterable[Account]) -> frozenset[str]:
+    """The user names of who asks, of those that it hands on to, and of these accounts."""
     own = request.delegation.to if request.delegation is not None else ()
-    return frozenset({request.requester.username, *(account.username for account in (*before, *own))})
+    return frozenset({request.requester.username, *(account.username for account in (*others, *own))})
 
 
 def refused(request: RequestSpec, facts: Facts) -> Denial | None:

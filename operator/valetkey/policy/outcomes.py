@@ -41,6 +41,8 @@ class Approved:
     """Whose work it is: the accounts that handed it on, the nearest first."""
     among: tuple[Account, ...] = ()
     """Every account that may have got some of that work."""
+    launchers: tuple[Account, ...] = ()
+    """The accounts that ask for it, or have for work before it, on behalf of others."""
     delegates_pod_templates: bool = False
     """Whether the risk PodTemplates goes with what is handed on."""
     approvals: tuple[ApprovalReference, ...] = ()

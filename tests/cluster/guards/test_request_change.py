@@ -81,7 +81,25 @@ def beat(word: str | None, **more: str) -> Json:
     return {"metadata": {"annotations": {BEAT: word, **more}}}
 
 
+async def wanted(api: Api, world: World, asked: str) -> None:
+    """The operator says that this request has to be kept alive."""
+    status = {"status": {"heartbeat": {"within": "60s"}}}
+    accepted(await api.patch(f"{asked}/status", status, by=world.tokens["operator"]))
+
+
+async def test_nobody_beats_where_nobody_wants_to_hear_it(api: Api, world: World, asked: str) -> None:
+    refused(
+        await api.patch(asked, beat("1"), by=world.tokens["asker"]), "request-attest", "where status.heartbeat says"
+    )
+
+
+async def test_a_request_is_not_created_with_a_heartbeat(api: Api, world: World) -> None:
+    body = world.request("asker", metadata={"annotations": {BEAT: "1"}})
+    refused(await api.post(REQUESTS, body, by=world.tokens["asker"]), "request-attest", "without a heartbeat")
+
+
 async def test_the_pod_that_it_is_for_says_that_it_still_works(api: Api, world: World, asked: str) -> None:
+    await wanted(api, world, asked)
     for word in ("1", "2"):
         answer = await api.patch(asked, beat(word), by=world.tokens["asker"])
         assert accepted(answer)["metadata"]["annotations"] == {BEAT: word}
@@ -90,12 +108,14 @@ async def test_the_pod_that_it_is_for_says_that_it_still_works(api: Api, world: 
 
 async def test_a_heartbeat_is_short_comes_alone_and_is_not_taken_back(api: Api, world: World, asked: str) -> None:
     asker = world.tokens["asker"]
+    await wanted(api, world, asked)
     accepted(await api.patch(asked, beat("x" * 64), by=asker))
     for change in (beat("x" * 65), beat("2", other="a"), beat(None), {"metadata": {"annotations": None}}):
         refused(await api.patch(asked, change, by=asker), "request-attest")
 
 
 async def test_nobody_else_says_that_it_still_works(api: Api, world: World, asked: str) -> None:
+    await wanted(api, world, asked)
     accepted(await api.patch(asked, beat("1"), by=world.tokens["asker"]))
     for who in ("twin", "stranger", "unbound"):
         refused(await api.patch(asked, beat("2"), by=world.tokens[who]), "request-attest")

@@ -93,6 +93,8 @@ async def test_a_pod_may_ask_for_another_which_owns_the_request_then(api: Api, w
         made = accepted(await api.post(REQUESTS, alone, by=world.tokens["asker"]))
         assert made["metadata"]["ownerReferences"] == owners
     path = f"{REQUESTS}/{made['metadata']['name']}"
+    wants = {"status": {"heartbeat": {"within": "60s"}}}
+    accepted(await api.patch(f"{path}/status", wants, by=world.tokens["operator"]))
     beat = {"metadata": {"annotations": {"valetkey.dev/heartbeat": "1"}}}
     refused(await api.patch(path, beat, by=world.tokens["asker"]), "request-attest", "only the pod that")
     accepted(await api.patch(path, beat, by=world.tokens["twin"]))

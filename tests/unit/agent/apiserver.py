@@ -104,7 +104,12 @@ class Apiserver:
             if self._runner is not None:
                 self._cut += 1
                 self._changed.set()
+                # Cut, for a client that was killed says no farewell, and TLS would wait for one.
+                for handler in self._runner.server.connections if self._runner.server is not None else ():
+                    if handler.transport is not None:
+                        handler.transport.abort()
                 await self._runner.cleanup()
+                await asyncio.sleep(0.02)
                 self._runner = None
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result(20)

@@ -356,3 +356,13 @@ async def test_the_next_access_of_the_same_loop_needs_no_new_connection(server: 
         async with access(server):
             pass
     assert len(server.peers) == 1
+
+
+def test_an_access_that_is_open_is_not_entered_again(server: Apiserver) -> None:
+    opened = access(server)
+    with opened as grant:
+        with pytest.raises(RuntimeError, match="open already"), opened:
+            pass
+        assert grant.token()
+    assert server.outcome() == "Succeeded"
+    assert len(server.names) == 1

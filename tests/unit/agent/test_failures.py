@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from datetime import timedelta
@@ -213,6 +214,27 @@ def test_a_policy_that_wants_to_hear_a_heart_hears_it(server: Apiserver) -> None
         count = len(server.made("PATCH"))
         time.sleep(0.3)
         assert len(server.made("PATCH")) == count
+
+
+def test_a_beat_that_is_not_heard_is_said_again_in_time(server: Apiserver) -> None:
+    def decides(name: str) -> None:
+        server.change(name, lambda r: r.setdefault("status", {}).update(heartbeat={"within": "1500ms"}))
+        server.grant(name)
+
+    server.decides = decides
+    heard: list[float] = []
+
+    def beat(name: str) -> bool:
+        said = server.requests[name]["metadata"].get("annotations", {}).get("valetkey.dev/heartbeat")
+        if said is not None and int(said) > len(heard):
+            heard.append(time.monotonic())
+        return len(heard) >= 3
+
+    with access(server) as grant:
+        soon(lambda: beat(grant.name) or len(heard) >= 1, "the first beat")
+        server.faults["PATCH"] += [503, 503]
+        soon(lambda: beat(grant.name), "two more")
+    assert max(later - sooner for sooner, later in itertools.pairwise(heard)) < 1.5
 
 
 def test_without_such_a_policy_nothing_beats(server: Apiserver) -> None:

@@ -274,3 +274,20 @@ def test_what_it_does_not_have_it_says_it_does_not_have() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'acess'"):
         valetkey.acess  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_an_access_that_was_made_before_a_fork_is_ended_by_the_process_that_entered_it(server: Apiserver) -> None:
+    forked = process(
+        server,
+        """
+made = opened()
+if os.fork() == 0:
+    with made:
+        pass
+    os._exit(0)
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+""",
+    )
+    assert done(forked)[0] == 0
+    assert server.outcome() == "Succeeded"
+    assert entries() == []

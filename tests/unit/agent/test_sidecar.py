@@ -122,7 +122,7 @@ def test_killed_and_started_again_it_goes_on_with_the_same_access(server: Apiser
         done(process)
     before = (volume / "..data").readlink()
     with sidecar(server, volume) as process:
-        soon(lambda: (volume / "..data").readlink() != before, "the files again")
+        soon(lambda: (volume / "token").exists() and (volume / "..data").readlink() != before, "the files again")
         process.send_signal(signal.SIGTERM)
         assert done(process)[0] == 0
     assert len(server.names) == 1
@@ -209,3 +209,37 @@ def test_what_is_not_there_is_bad_usage(server: Apiserver, volume: Path) -> None
     volume.rmdir()
     assert done(command(server, "sidecar", "--directory", str(volume)))[0] == 2
     assert server.calls == []
+
+
+def test_what_a_killed_one_has_left_is_not_there_while_the_next_one_waits(server: Apiserver, volume: Path) -> None:
+    with sidecar(server, volume) as process:
+        process.kill()
+        done(process)
+    server.say(server.names[0], "Finished", "True", "TTLReached")
+    server.decides = server.nothing
+    process = command(server, "sidecar", "--directory", str(volume))
+    try:
+        soon(lambda: len(server.names) == 2, "the next request")
+        assert list(volume.iterdir()) == []
+    finally:
+        process.terminate()
+        done(process)
+
+
+def test_nothing_is_written_where_somebody_has_put_a_link(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = volume.parent / "own"
+    own.mkdir(mode=0o700)
+    (own / "token").write_text("ours")
+    made = Path.mkdir
+
+    def swapped(self: Path, *arguments: object, **options: object) -> None:
+        """Whoever shares the volume is quick."""
+        made(self)
+        self.rename(self.with_name("theirs"))
+        self.symlink_to(own)
+
+    monkeypatch.setattr(Path, "mkdir", swapped)
+    with pytest.raises(OSError, match=r"Too many levels of symbolic links|Not a directory"):
+        Volume(volume).write({"token": "granted", "ca.crt": "CA"})
+    assert (own / "token").read_text() == "ours"
+    assert sorted(path.name for path in own.iterdir()) == ["token"]

@@ -107,3 +107,36 @@ def test_without_the_kubernetes_client_it_says_what_to_install(
         monkeypatch.setitem(sys.modules, name, None)
     with access(server) as grant, pytest.raises(valetkey.AccessError, match="pip install kubernetes"):
         grant.kubernetes()
+
+
+@pytest.mark.parametrize(
+    ("template", "argument", "scope"),
+    [
+        ("shop: get pods/{it}", "log", {"namespace": "shop", "resources": ["pods"], "resourceNames": ["log"]}),
+        ("shop: create pods/{it}", "exec", {"namespace": "shop", "resources": ["pods"], "resourceNames": ["exec"]}),
+        ("cluster: get nodes/{it}", "proxy", {"resources": ["nodes"], "resourceNames": ["proxy"]}),
+        ("{it}: get secrets", "cluster", {"namespace": "cluster", "resources": ["secrets"]}),
+    ],
+)
+def test_no_argument_makes_another_access_of_a_template(
+    server: Apiserver, template: str, argument: str, scope: dict[str, object]
+) -> None:
+    @valetkey.tool("remediation", "{it}", template, account=server.account)
+    def work(it: str, *, grant: valetkey.Grant) -> str:
+        return grant.name
+
+    asked = server.requests[work(argument)]["spec"]["access"]["kubernetes"]["scopes"]
+    assert len(asked) == 1
+    (rule,) = asked[0]["rules"]
+    said = {"namespace": asked[0].get("namespace")} | rule
+    assert {field: said.get(field) for field in ("namespace", "resources", "resourceNames")} == {
+        field: scope.get(field) for field in ("namespace", "resources", "resourceNames")
+    }
+
+
+@pytest.mark.parametrize("template", ["shop: {what} pods", "shop: get {what}", "shop: get pods {what}"])
+def test_a_template_in_which_an_argument_is_more_than_a_name_is_refused_when_the_function_is_defined(
+    template: str,
+) -> None:
+    with pytest.raises(valetkey.InvalidAccess, match=r"\{what\}"):
+        valetkey.tool("p", "o", template)(lambda what, *, grant: None)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.properties.life import Process, a_world, pod, request
+from tests.properties.life import Process, a_world, approval, pod, request
 from tests.properties.world import World
 from tests.unit.controller.test_trust import finished, turn
+from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import HEARTBEAT, format_seconds
 from valetkey.kube.api import ApiError, Json
 
@@ -207,5 +208,59 @@ async def test_a_native_sidecar_that_dies_counts_and_a_container_that_ends_for_g
         "lastState": {"terminated": {"finishedAt": format_seconds(world.now)}},
     }
     world.change("Pod", "shop", "one", {"status": {"initContainerStatuses": [sidecar]}})
+    await turn(process)
+    assert finished(world, "r")["reason"] == "ContainerRestarted"
+
+
+async def test_a_beat_wakes_nobody_and_counts_from_when_it_came() -> None:
+    world, process = begun()
+    await turn(process)
+    await time_goes_by(world, process, 3)
+    process.woken.clear()
+    beat(world, "1")
+    process.intake.request(world.objects["AccessRequest", "shop", "r"])
+    assert process.woken == []
+    await time_goes_by(world, process, 5)
+    assert live(world)
+    await time_goes_by(world, process, 1)
+    assert finished(world, "r")["reason"] == "HeartbeatLost", "sixty seconds after it came, not after it was looked at"
+
+
+async def test_an_outcome_that_comes_with_a_beat_is_heard() -> None:
+    world, process = begun()
+    await turn(process)
+    process.woken.clear()
+    beat(world, "1")
+    world.change("AccessRequest", "shop", "r", {"spec": {"outcome": "Failed"}})
+    process.intake.request(world.objects["AccessRequest", "shop", "r"])
+    assert process.woken != []
+
+
+def test_no_more_of_a_heartbeat_is_kept_than_is_looked_at() -> None:
+    world, _ = begun()
+    beat(world, "x" * 65000)
+    kept = AccessRequest.model_validate(world.objects["AccessRequest", "shop", "r"])
+    assert kept.beat == "x" * 64
+    assert list(kept.metadata.annotations) == [HEARTBEAT]
+
+
+async def test_a_restart_while_people_are_asked_is_not_granted_to_whoever_came_after() -> None:
+    world, process = begun(approval={"approvals": 1, "timeout": "30m"})
+    world.approvers["fix"] = {"ann"}
+    await turn(process)
+    await time_goes_by(world, process, 3)
+    restarted(world, 1)
+    world.add("AccessApproval", approval("a", world.objects["AccessRequest", "shop", "r"], "ann"))
+    await turn(process)
+    assert "ContainerRestarted" in finished(world, "r")["message"]
+    assert not world.of("TaskGrant")
+
+
+async def test_a_death_that_was_seen_is_told_by_our_own_time_whatever_the_nodes_clock_says() -> None:
+    world, process = begun()
+    restarted(world, 0)
+    await turn(process)
+    await time_goes_by(world, process, 1)
+    restarted(world, 1, seconds_ago=120)  # by a clock that is two minutes behind
     await turn(process)
     assert finished(world, "r")["reason"] == "ContainerRestarted"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.properties.life import Process, a_world, pod, request
+from tests.properties.life import Process, a_world, approval, pod, request
 from tests.properties.world import PUBLIC_KEY, World
 from tests.unit.controller.test_trust import finished, turn
 from valetkey.kube.api import Json
@@ -167,3 +167,77 @@ async def test_a_grant_that_is_for_another_pod_than_its_request_ends() -> None:
     await turn(process)
     assert finished(world, "r")["reason"] == "IssueFailed"
     assert not world.live_tokens()
+
+
+def lock(selector: Json) -> Json:
+    """A Deny about launchers by a label of their pods."""
+    subject = {"name": "a", "namespace": "shop", "serviceAccount": "launcher", "podSelector": selector}
+    return {"metadata": {"name": "lock", "namespace": ""}, "spec": {"effect": "Deny", "subjects": [subject]}}
+
+
+async def test_a_deny_about_a_launcher_by_its_label_ends_what_is_live() -> None:
+    world, process = begun()
+    await turn(process)
+    world.add("AgentPolicy", lock({"matchLabels": {"app": "launcher"}}))
+    await turn(process)
+    assert finished(world, "r")["reason"] == "PolicyChanged"
+
+
+async def test_a_deny_about_all_other_launchers_ends_nothing_of_this_one() -> None:
+    world, process = begun()
+    world.add("AgentPolicy", lock({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["launcher"]}]}))
+    await turn(process, 3)
+    assert len(world.live_tokens()) == 1
+
+
+@pytest.mark.parametrize("may", [["launcher"], ["other"]], ids=["granted", "denied"])
+async def test_the_longest_names_are_shown_as_far_as_there_is_room(may: list[str]) -> None:
+    world, process = begun(onBehalfOf=may)
+    for old, letter in (("launcher", "l"), ("one", "s")):
+        body = world.objects.pop(("Pod", "shop", old))
+        body["metadata"]["name"] = letter * 253
+        world.objects["Pod", "shop", letter * 253] = body
+    asked = of(world)
+    asked["spec"]["requester"]["podName"], asked["spec"]["subject"]["podName"] = "l" * 253, "s" * 253
+    asked["metadata"]["ownerReferences"][0]["name"] = "s" * 253
+    await turn(process)
+    assert len(of(world)["status"]["agent"]) == 512
+    assert bool(world.live_tokens()) == (may == ["launcher"])
+    world.change("AccessRequest", "shop", "r", {"spec": {"outcome": "Succeeded"}})
+    await turn(process, 2)
+    assert not world.of("TaskGrant")
+
+
+@pytest.mark.parametrize("who", ["launcher", "fixer"])
+async def test_neither_of_the_two_accounts_approves(who: str) -> None:
+    world, process = begun(approval={"approvals": 1, "timeout": "30m"})
+    name = f"system:serviceaccount:shop:{who}"
+    world.approvers["fix"] = {name}
+    world.add("AccessApproval", approval("a", of(world), name))
+    await turn(process, 2)
+    assert not world.of("TaskGrant")
+    assert "who approved" not in str(of(world)["status"])
+
+
+async def test_a_launcher_does_not_approve_what_is_handed_on_from_what_it_launched() -> None:
+    world, process = begun(
+        onBehalfOf=["launcher"],
+        delegation={"maxDepth": 1, "to": [{"namespace": "shop", "serviceAccount": "fixer"}]},
+        approval={"approvals": 1, "timeout": "30m"},
+    )
+    launcher = "system:serviceaccount:shop:launcher"
+    world.approvers["fix"] = {"ann", launcher}
+    of(world)["spec"]["delegation"] = {"to": [{"namespace": "shop", "serviceAccount": "fixer"}]}
+    world.add("AccessApproval", approval("a", of(world), "ann"))
+    await turn(process, 2)
+    (grant,) = world.of("TaskGrant")
+    assert grant["spec"]["order"]["launchers"] == [{"namespace": "shop", "serviceAccount": "launcher"}]
+    child = request("child", world.objects["Pod", "shop", "one"], "5m", "valetkey-one-b", world.now)
+    child["spec"]["parent"] = {field: of(world)["metadata"][field] for field in ("namespace", "name", "uid")}
+    made = world.add("AccessRequest", child)
+    world.add("AccessApproval", approval("b", made, launcher))
+    await turn(process, 2)
+    assert len(world.of("TaskGrant")) == 1, "the launcher has a part in that work"
+    world.add("AccessApproval", approval("c", made, "ann"))
+    await turn(process, 2)
+    assert len(world.of("TaskGrant")) == 2

@@ -105,23 +105,31 @@ async def test_a_renewal_whose_answer_was_lost_is_not_written_under_the_same_seq
 
 
 class Busy(World):
-    """A world in which the agent beats just before its credential is written."""
+    """A world in which the agent changes its request just before its credential is written, each time."""
 
-    beats = 0
+    changes = 0
 
     async def patch(self, path: str, body: Json) -> Json:
-        if "sealed" in (body.get("status", {}).get("delivery") or {}) and self.beats < 2:
-            self.beats += 1
-            self.change("AccessRequest", "shop", "r", {"metadata": {"annotations": {"beat": str(self.beats)}}})
+        if "sealed" in (body.get("status", {}).get("delivery") or {}):
+            self.changes += 1
+            self.change("AccessRequest", "shop", "r", {"metadata": {"annotations": {"a": str(self.changes)}}})
         return await super().patch(path, body)
 
 
-async def test_a_request_that_changes_meanwhile_is_read_again_and_no_credential_is_wasted() -> None:
+async def test_a_request_that_changes_all_the_while_is_answered_once_and_no_credential_is_wasted() -> None:
     world, process = begun("r", world=Busy())
-    await turn(process)
+    await turn(process, 3)
     assert opened(asked(world))["token"] in world.live_tokens()
     assert len(world.tokens) == 1
     assert reasons(world, "r") == ["PolicyMatched", "IssuePending", "CredentialIssued", "CredentialDelivered"]
+
+
+async def test_it_is_said_to_be_delivered_when_it_is() -> None:
+    world, process = begun("r", world=Lost())
+    await turn(process)
+    assert "CredentialDelivered" not in reasons(world, "r")
+    await turn(process)
+    assert reasons(world, "r").count("CredentialDelivered") == 1
 
 
 async def test_a_grant_that_goes_to_another_key_than_its_request_names_ends() -> None:

@@ -40,7 +40,9 @@ PARENT = {"namespace": "shop", "name": "plan", "uid": "plan-uid"}
 def parent_of(account: str) -> ParentFacts:
     """What is granted to the request that another works for, which hands all of it on to the fixer."""
     return ParentFacts(
-        **PARENT,
+        namespace=PARENT["namespace"],
+        name=PARENT["name"],
+        uid=PARENT["uid"],
         task={},
         account=account,
         act=(),

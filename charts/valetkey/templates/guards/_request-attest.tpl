@@ -101,8 +101,13 @@ validations:
   message: only spec.outcome of an AccessRequest is changed and its heartbeat, not its labels or other annotations
 - expression: >-
     !variables.update || variables.annotations[?"valetkey.dev/heartbeat"] == variables.oldAnnotations[?"valetkey.dev/heartbeat"]
-    || (variables.bound && variables.podUID == oldObject.spec.subject.podUID && size(variables.annotations["valetkey.dev/heartbeat"]) <= 64)
-  message: only the pod that an AccessRequest is for says that it still works, by 64 characters at most in valetkey.dev/heartbeat
+    || (variables.bound && variables.podUID == oldObject.spec.subject.podUID && size(variables.annotations["valetkey.dev/heartbeat"]) <= 64
+    && has(oldObject.status) && has(oldObject.status.heartbeat))
+  message: >-
+    only the pod that an AccessRequest is for says that it still works, by 64 characters at most in valetkey.dev/heartbeat,
+    and where status.heartbeat says that it has to
+- expression: "!variables.create || !(\"valetkey.dev/heartbeat\" in object.metadata.?annotations.orValue({}))"
+  message: an AccessRequest is created without a heartbeat
 - expression: >-
     !variables.update || (variables.collector ? object.spec == oldObject.spec
     : {{ include "valetkey.unchanged" (list "metadata.?finalizers" "metadata.?ownerReferences") }})

@@ -1,0 +1,81 @@
+"""`valetkey mcp` as its host treats it: told to terminate, closed, asked for more than it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.unit.agent.agents import ACCESS, entries
+from tests.unit.agent.apiserver import Apiserver
+from valetkey.agent import mcp
+
+
+class Host:
+    """Whoever runs the server for a model."""
+
+    def __init__(self, server: Apiserver) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "valetkey", "mcp", "--account", str(server.account)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+        about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "host", "version": "1"}}
+        self.call(1, "initialize", about)
+        self._send({"method": "notifications/initialized"})
+
+    def call(self, number: int, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """One request and its answer."""
+        self._send({"id": number, "method": method, "params": parameters})
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        self.process.stdin.flush()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "closed"])
+def test_when_its_host_ends_it_nothing_of_what_the_model_had_stays(server: Apiserver, how: str) -> None:
+    host = Host(server)
+    asks = {"purpose": "remediation", "objective": "restart checkout", "access": ACCESS}
+    answer = host.call(2, "tools/call", {"name": "request_access", "arguments": asks})
+    assert answer["result"]["structuredContent"]["state"] == "granted"
+    assert host.process.stdin is not None
+    if how == "closed":
+        host.process.stdin.close()
+    else:
+        host.process.send_signal(signal.Signals[how])
+    code = host.process.wait(30)
+    assert code == (0 if how == "closed" else 128 + signal.Signals[how])
+    assert server.outcome() == "Cancelled"
+    assert entries() == []
+    for pipe in (host.process.stdin, host.process.stdout, host.process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+async def test_what_is_over_makes_room_and_leaves_nothing_behind(
+    server: Apiserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp, "_MOST", 1)
+    accesses = mcp.Accesses(server.account)
+    asks = {"purpose": "remediation", "objective": "restart checkout", "access": ACCESS}
+    first = await accesses.request(**asks)
+    assert (await accesses.request(**asks, task="another"))["state"] == "failed", "one is open, and no more are kept"
+    server.delete(first["request"])
+    grant = await accesses._held["access-1"].begin
+    await grant.wait_ended()
+    assert (await accesses.request(**asks, task="another"))["state"] == "granted"
+    assert len(entries()) == 1
+    await accesses.release_all()
+    assert entries() == []
