@@ -10,7 +10,7 @@ from valetkey.errors import InvalidError, NotReadyError
 from valetkey.kinds.accessrequest import AccessRequest
 from valetkey.kinds.base import AGENT_LABEL
 from valetkey.kinds.identity import Identity
-from valetkey.kinds.taskgrant import TaskGrant
+from valetkey.kinds.taskgrant import MOST_LABELS, TaskGrant
 from valetkey.kube import paths
 from valetkey.kube.api import Api, ApiError
 from valetkey.kube.pods import Pod, parse
@@ -54,6 +54,8 @@ async def verify(api: Api, request: AccessRequest) -> Verified:
         raise _mismatch(f"pod {pod.name} is on another node than the token that was used")
     if not request.spec.for_another:
         return Verified(identity=of_verified(_receiver(pod)), pod=pod)
+    if len(pod.labels) > MOST_LABELS:
+        raise _mismatch(f"pod {pod.name} has {len(pod.labels)} labels; who asks for another has {MOST_LABELS} at most")
     receiver = await verify_subject(api, request)
     return Verified(identity=of_verified(receiver), pod=receiver, requester=of_verified(pod))
 

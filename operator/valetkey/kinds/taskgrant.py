@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,6 +37,9 @@ class OrderSubject(Model):
     service_account: Name = Field(description="The pod's ServiceAccount.")
 
 
+MOST_LABELS: Final = 128
+
+
 class OrderRequester(Model):
     """The pod that asked, where it is another than the one that receives, as it was verified."""
 
@@ -44,7 +47,9 @@ class OrderRequester(Model):
     pod_uid: Uid = Field(alias="podUID", description="The pod's uid.")
     node_name: Name = Field(description="The pod's node.")
     service_account: Name = Field(description="The pod's ServiceAccount.")
-    labels: dict[str, str] = Field(description="The pod's labels at the decision: what a Deny about it may go by.")
+    labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=MOST_LABELS)] = Field(
+        description="The pod's labels at the decision: what a Deny about it may go by."
+    )
 
 
 class OrderTask(Model):

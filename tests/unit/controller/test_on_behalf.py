@@ -241,3 +241,10 @@ async def test_a_launcher_does_not_approve_what_is_handed_on_from_what_it_launch
     world.add("AccessApproval", approval("c", made, "ann"))
     await turn(process, 2)
     assert len(world.of("TaskGrant")) == 2
+
+
+async def test_a_launcher_with_more_labels_than_are_kept_is_refused() -> None:
+    world, process = begun()
+    world.change("Pod", "shop", "launcher", {"metadata": {"labels": {f"l{at}": "x" for at in range(128)}}})
+    await turn(process)
+    assert "has 129 labels" in finished(world, "r")["message"]
