@@ -1,6 +1,7 @@
 #!/bin/sh
 # One task with curl and openssl: asks, waits, says how it ended. Run it in the agent's pod: curl.sh KEYFILE
-# ACCOUNT  the ServiceAccount's mount;  SERVER  the API server;  PURPOSE, ACCESS  what for, and spec.access as JSON
+# PURPOSE, ACCESS  what for, and spec.access as JSON;  PARAMETERS  of the purpose, as JSON;  WITHIN  seconds to wait (300)
+# ACCOUNT  the ServiceAccount's mount;  SERVER  the API server
 set -eu
 account=${ACCOUNT:-/var/run/secrets/kubernetes.io/serviceaccount}
 server=${SERVER:-https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT}
@@ -20,12 +21,14 @@ public=$({ printf '\060\056\002\001\000\060\005\006\003\053\145\156\004\042\004\
 # On Kubernetes 1.36 and newer admission fills in who asks.
 name=$(call "$requests" -H 'Content-Type: application/json' --data-binary @- << END | sed -n 's/^ *"name": "\(curl-[a-z0-9]*\)",*$/\1/p' | head -1
 {"apiVersion": "valetkey.dev/v1alpha1", "kind": "AccessRequest", "metadata": {"generateName": "curl-"},
- "spec": {"task": {"id": "curl", "objective": "${OBJECTIVE:-A task of a shell script}", "purpose": "$PURPOSE"},
+ "spec": {"task": {"id": "curl", "objective": "${OBJECTIVE:-A task of a shell script}", "purpose": "$PURPOSE", "parameters": ${PARAMETERS:-{\}}},
   "access": $ACCESS, "delivery": {"sealed": {"publicKey": "$public"}}}}
 END
 )
 there() { grep -q "$1" "$2"; }
+end=$(($(date +%s) + ${WITHIN:-300}))
 until call "$requests/$name" > "$key.json" && { there '"ciphertext"' "$key.json" || { there '"Finished"' "$key.json" && ! there '"TaskInProgress"' "$key.json"; }; }; do
+  [ "$(date +%s)" -lt "$end" ] || { echo "$name: not decided in time" >&2; exit 75; }
   sleep 1
 done
 there '"ciphertext"' "$key.json" || { sed -n '/"type": "Finished"/!s/^ *"message": "\(.*\)".*/\1/p' "$key.json" | tail -1 >&2; exit 1; }

@@ -28,6 +28,7 @@ SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
 KEY = X25519PrivateKey.from_private_bytes(base64.b64decode(VECTOR["privateKey"]))
 UIDS = (REQUEST["metadata"]["uid"], REQUEST["spec"]["subject"]["podUID"], REQUEST["status"]["grant"]["uid"])
 TO = Sealed(public_key=REQUEST["spec"]["delivery"]["sealed"]["publicKey"])
+OWN = frozenset({"ca.crt", "kubeconfig"})
 FILES = {"token": "eyJ.secret", "namespace": "shop", "ca.crt": "CA", "kubeconfig": "{}"}
 
 
@@ -63,7 +64,9 @@ def grant() -> TaskGrant:
 def sealed(sequence: int = 3) -> SealedDelivered:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     files = {name: Secret(text) for name, text in FILES.items()}
-    credential = Credential(id="JTI=1", username="u", issued_at=at, expires_at=at, files=files, made=())
+    credential = Credential(
+        id="JTI=1", username="u", issued_at=at, expires_at=at, files=files, known_to_reader=OWN, made=()
+    )
     return seal(grant(), credential, TO, sequence)
 
 

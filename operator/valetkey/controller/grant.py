@@ -28,7 +28,7 @@ from valetkey.controller.steps import (
 )
 from valetkey.errors import InvalidError
 from valetkey.kinds.accessrequest import AccessRequest
-from valetkey.kinds.base import format_duration
+from valetkey.kinds.base import HEARTBEAT, format_duration
 from valetkey.kinds.taskgrant import Order, TaskGrant
 from valetkey.kube.pods import Pod
 from valetkey.policy.decide import Approved, Denied, Undecided, Waiting
@@ -165,7 +165,11 @@ def _why_it_ends(view: View, grant: TaskGrant, now: datetime) -> End | None:
         return End(grant, Reason.CONTAINER_RESTARTED, f"a container of pod {name} died and was started again")
     if view.beat_due is not None and now >= view.beat_due and view.progress.listened:
         within = format_duration(order.heartbeat or timedelta())
-        return End(grant, Reason.HEARTBEAT_LOST, f"its agent was not heard of for {within}")
+        return End(
+            grant,
+            Reason.HEARTBEAT_LOST,
+            f"its agent was not heard of for {within}, by the annotation {HEARTBEAT} of its request",
+        )
     if now >= order.not_after:
         return End(grant, Reason.TTL_REACHED, "the time that was granted is over")
     if view.parent_gone:

@@ -1,6 +1,6 @@
 """Delivery to one key, in the request's status: HPKE (RFC 9180), opened by whoever holds the private half.
 
-`valetkey/v1`, byte by byte: README, "Sealed delivery".
+`valetkey/v1`, byte by byte: clients/README.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from valetkey.kinds.taskgrant import TaskGrant
 from valetkey.reasons import Reason
 
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
-_OWN: Final = frozenset({"ca.crt", "kubeconfig"})
-"""Where the API server is and who vouches for it, a reader knows from its own mount: whoever writes a status must not
-send it elsewhere."""
 
 
 def plan(to: Sealed) -> Sealed:
@@ -39,7 +36,7 @@ def plan(to: Sealed) -> Sealed:
 
 def seal(grant: TaskGrant, credential: Credential, to: Sealed, sequence: int) -> SealedDelivered:
     """What the request's status says: the files, for that key, and for nobody but this request, pod and grant."""
-    files = {name: value.reveal() for name, value in credential.files.items() if name not in _OWN}
+    files = {name: value.reveal() for name, value in credential.files.items() if name not in credential.known_to_reader}
     info = binding(grant.spec.request.uid, grant.spec.order.subject.pod_uid, grant.metadata.uid, sequence)
     ciphertext = _encrypt(orjson.dumps(files, option=orjson.OPT_SORT_KEYS), to, info)
     return SealedDelivered(ciphertext=base64.b64encode(ciphertext).decode(), sequence=sequence)

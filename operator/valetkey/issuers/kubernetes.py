@@ -205,6 +205,7 @@ class KubernetesIssuer:
                 "namespace": Secret(namespace),
                 "kubeconfig": Secret(kubeconfig(self._server, namespace)),
             },
+            known_to_reader=frozenset({"ca.crt", "kubeconfig"}),
             made=made,
         )
 

@@ -48,4 +48,7 @@ class Credential:
     expires_at: datetime
     files: Mapping[str, Secret]
     """What the pod reads, by file name."""
+    known_to_reader: frozenset[str] = frozenset()
+    """Files that a reader has from its own mount and that are not sealed for it: nobody who can write a status is to
+    send it elsewhere."""
     made: tuple[MadeObject, ...]

@@ -99,7 +99,8 @@ def delivery_not_allowed(name: str, way: Way) -> Denial:
     """It is to be delivered in a way that the policy does not have."""
     return denial(
         Reason.DELIVERY_NOT_ALLOWED,
-        f"Policy {name} does not deliver credentials in this way: use `allowed`.",
+        f"Policy {name} delivers credentials in this way alone: {way}. Use `allowed`, or have the other put into its "
+        "delivery.",
         field="spec.delivery",
         allowed="delivery: {secret: {}}" if way == "Secret" else "delivery: {sealed: {publicKey: …}}",
     )
