@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TTL_TOO_LONG = "TTLTooLong"
     DELIVERY_NOT_ALLOWED = "DeliveryNotAllowed"
     SUBJECT_NOT_ALLOWED = "SubjectNotAllowed"
+    VIA_NOT_ALLOWED = "ViaNotAllowed"
     LIMIT_REACHED = "LimitReached"
     POLICIES_NOT_READY = "PoliciesNotReady"
     POLICIES_STALE = "PoliciesStale"
@@ -112,6 +113,7 @@ CONDITIONS: Final[dict[tuple[str, str], dict[Status, frozenset[Reason]]]] = {
                 Reason.TTL_TOO_LONG,
                 Reason.DELIVERY_NOT_ALLOWED,
                 Reason.SUBJECT_NOT_ALLOWED,
+                Reason.VIA_NOT_ALLOWED,
                 Reason.LIMIT_REACHED,
                 Reason.PERSON_DENIED,
                 Reason.REVIEW_OVERDUE,

@@ -194,7 +194,7 @@ async def test_a_request_is_accepted(api: Api, world: World, change: Json) -> No
             f"spec.delegation.access[0].kubernetes.scopes[0]: Invalid value: {ONE_OF_SCOPE}",
         ),
         ({"spec": {"outcome": "Done"}}, 'spec.outcome: Unsupported value: "Done"'),
-        ({"spec": {"requester": {"via": "Door"}}}, 'spec.requester.via: Unsupported value: "Door"'),
+        ({"spec": {"requester": {"via": "Window"}}}, 'spec.requester.via: Unsupported value: "Window"'),
     ],
 )
 async def test_a_request_is_refused(api: Api, world: World, change: Json, message: str) -> None:

@@ -19,8 +19,8 @@ DESIGN: dict[tuple[str, str], dict[Status, str]] = {
     ("AccessRequest", "Approved"): {
         "True": "PolicyMatched PersonApproved BreakGlassUsed",
         "False": "NoPolicyMatched PolicyDenied AccessBeyondPolicy RiskNotAllowed PurposeUnknown ParametersInvalid "
-        "ValidationFailed TTLTooLong DeliveryNotAllowed SubjectNotAllowed LimitReached PersonDenied ParentNotLive "
-        "BeyondParent ReviewOverdue StandingPrivilege SharedServiceAccount",
+        "ValidationFailed TTLTooLong DeliveryNotAllowed SubjectNotAllowed ViaNotAllowed LimitReached PersonDenied "
+        "ParentNotLive BeyondParent ReviewOverdue StandingPrivilege SharedServiceAccount",
         "Unknown": "AwaitingApproval PoliciesNotReady PoliciesStale EvaluationFailed AuditFeedStale CRDsOutdated",
     },
     ("AccessRequest", "Ready"): {

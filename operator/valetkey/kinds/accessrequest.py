@@ -26,6 +26,9 @@ from valetkey.kinds.delivery import Delivery, DeliveryStatus, SecretDelivery
 
 PurposeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
 
+Via = Literal["API", "Door"]
+"""How a request comes in: the pod made it itself, or the door for it."""
+
 
 def _as_stored(parameters: dict[str, Any]) -> dict[str, Any]:
     """Whole numbers beyond 64 bits are what the API server has for them: floats, which it writes as digits alone."""
@@ -77,7 +80,10 @@ class Requester(Model):
     credential_id: str = Field(
         alias="credentialID", min_length=1, max_length=128, description="The id of the token that was used."
     )
-    via: Literal["API"] = Field(default="API", description="How the request came in.")
+    via: Via = Field(
+        default="API",
+        description="How the request came in: API, or Door, where the door that the chart installs made it for a pod.",
+    )
 
 
 class RequestSpec(Model):

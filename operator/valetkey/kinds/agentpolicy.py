@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from valetkey.kinds.access import Rule
-from valetkey.kinds.accessrequest import PurposeName
+from valetkey.kinds.accessrequest import PurposeName, Via
 from valetkey.kinds.base import Condition, Metadata, Model, Name, Time, cel, ruled
 from valetkey.kinds.bounds import TTL, Heartbeat, Limits
 from valetkey.kinds.delegation import DelegationLimits
@@ -214,6 +214,12 @@ class PolicySpec(Model):
             description="The ServiceAccounts, of the pod's own namespace, whose pods may ask for the pods that this "
             "policy is about: launchers of pods that have no API token. Left out: a pod asks for itself.",
         )
+    )
+    via: Annotated[tuple[Via, ...], Field(min_length=1, max_length=2)] | None = Field(
+        default=None,
+        description="By which ways a request may come in: API, as the pod's own, or Door, by the door that the chart "
+        "installs. Left out: any.",
+        json_schema_extra=_AS_SET,
     )
     heartbeat: Heartbeat | None = Field(
         default=None,

@@ -28,15 +28,16 @@ class Stage(IntEnum):
 
     OVER = 0
     SUBJECT = 1
-    PURPOSE = 2
-    PARAMETERS = 3
-    ACCESS = 4
-    RISKS = 5
-    DELEGATION = 6
-    TTL = 7
-    DELIVERY = 8
-    VALIDATIONS = 9
-    LIMITS = 10
+    VIA = 2
+    PURPOSE = 3
+    PARAMETERS = 4
+    ACCESS = 5
+    RISKS = 6
+    DELEGATION = 7
+    TTL = 8
+    DELIVERY = 9
+    VALIDATIONS = 10
+    LIMITS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def consider(compiled: CompiledPolicy, question: Question) -> Approved | Waiting
         return refused(Stage.OVER, partial(refusals.over, name, spec))
     if facts.requester is not None and facts.requester.service_account not in (spec.on_behalf_of or ()):
         return refused(Stage.SUBJECT, partial(refusals.subject_not_allowed, name, facts.requester, facts.identity))
+    if spec.via is not None and request.requester.via not in spec.via:
+        return refused(Stage.VIA, partial(refusals.via_not_allowed, name, spec.via[0]))
     purpose = _purpose(spec, request.task.purpose)
     if purpose is None:
         return refused(Stage.PURPOSE, partial(refusals.purpose_unknown, request))

@@ -69,6 +69,8 @@ def _conditions(spec: PolicySpec) -> Iterator[str]:
         yield "in an emergency, reviewed afterwards"
     if spec.delegation is not None and spec.delegation.required:
         yield "for another request"
+    if spec.via is not None and len(spec.via) == 1:
+        yield f"via {spec.via[0]} alone"
     if spec.limits.per_hour is not None:
         yield f"{spec.limits.per_hour} an hour at most"
     if spec.limits.cooldown is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from valetkey.kinds.access import Access
-from valetkey.kinds.accessrequest import Task
+from valetkey.kinds.accessrequest import Task, Via
 from valetkey.kinds.base import Duration, Model, Name, Time
 from valetkey.kinds.delegation import Account, Delegation
 from valetkey.kinds.delivery import Delivery, SecretDelivery
@@ -92,6 +92,7 @@ class Case(Model):
     name: str = Field(min_length=1, max_length=256, description="What it shows; a sentence.")
     agent: Agent = Field(description="Who asks.")
     asked_by: Agent | None = Field(default=None, description="Who asks for it, where that is another pod.")
+    via: Via = Field(default="API", description="How it comes in: API or Door. Default API.")
     request: Request = Field(description="What is asked.")
     facts: Known = Field(default=Known(), description="What is known, beside and before what the file says.")
     approvals: tuple[Said, ...] = Field(default=(), description="What people have said on it.")

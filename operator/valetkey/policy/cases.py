@@ -53,6 +53,7 @@ def _request(case: Case, asked: Request) -> RequestSpec:
             pod_uid="uid",
             node_name=asks.node_name,
             credential_id="JTI=test",
+            via=case.via,
         ),
     )
 

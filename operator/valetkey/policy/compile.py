@@ -208,6 +208,8 @@ def _check_whole(spec: PolicySpec) -> None:
         raise ShapeError("spec.backstop", "it belongs to an Allow; a Deny makes nothing that would need a timer")
     elif spec.on_behalf_of is not None:
         raise ShapeError("spec.onBehalfOf", "it belongs to an Allow; a Deny holds for whoever asks and for whom, too")
+    elif spec.via is not None:
+        raise ShapeError("spec.via", "it belongs to an Allow; a Deny holds for whatever way a request comes in")
     elif spec.heartbeat is not None or spec.container_restart is not None:
         raise ShapeError("spec", "heartbeat and containerRestart belong to an Allow; a Deny keeps nothing alive")
     elif any(ceiling.kubernetes is not None and ceiling.kubernetes.risks for ceiling in spec.access or ()):

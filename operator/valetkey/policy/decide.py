@@ -157,7 +157,7 @@ def _candidates(question: Question, policies: Policies) -> Iterator[tuple[Compil
         match selected(compiled.policy, facts):
             case Selected.YES:
                 said = allow.consider(compiled, question.heard(compiled.policy.metadata.name))
-                known |= not emergency and _knows_the_purpose(said)
+                known |= not emergency and _knows_the_purpose(compiled, question)
                 yield compiled, said
             case Selected.UNKNOWN if not allow.is_over(compiled.policy.spec, facts):
                 known = True
@@ -231,8 +231,10 @@ def _by_allow(question: Question, policies: Policies) -> Decision:
     return Denied(add_note(told, skipped), nearest.policy)
 
 
-def _knows_the_purpose(said: _Said) -> bool:
-    return not isinstance(said, allow.Refusal) or said.stage > allow.Stage.PURPOSE
+def _knows_the_purpose(compiled: CompiledPolicy, question: Question) -> bool:
+    """Whether an Allow is for this purpose, though it may not be for who asks, nor for the way that they came."""
+    spec, purpose = compiled.policy.spec, question.request.task.purpose
+    return not allow.is_over(spec, question.facts) and any(one.name == purpose for one in spec.purposes or ())
 
 
 def _namespace_unknown(facts: Facts, policy: str) -> Undecided:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from valetkey.kinds.accessrequest import Denial, RequestSpec
+from valetkey.kinds.accessrequest import Denial, RequestSpec, Via
 from valetkey.kinds.agentpolicy import AccessCeiling, PolicySpec, Risk
 from valetkey.kinds.base import format_duration, format_seconds
 from valetkey.kinds.delivery import Way
@@ -92,6 +92,17 @@ def subject_not_allowed(name: str, requester: Identity, subject: Identity) -> De
         f"Policy {name} does not let pods that run as {requester.service_account} ask for pod {subject.pod_name}: let "
         f"that pod ask itself, or have {requester.service_account} put into the policy's onBehalfOf.",
         field="spec.subject",
+    )
+
+
+def via_not_allowed(name: str, allowed: Via) -> Denial:
+    """It came in by a way that the policy does not have."""
+    instead = "with the pod's own token, at the API server" if allowed == "API" else "at the door (valetkey serve)"
+    return denial(
+        Reason.VIA_NOT_ALLOWED,
+        f"Policy {name} grants nothing that comes in by this way: ask {instead}.",
+        field="spec.requester.via",
+        allowed=f"via: {allowed}",
     )
 
 

@@ -115,6 +115,10 @@ def test_a_deny_that_accepts_risks_is_not_used() -> None:
     assert unusable(deny(access=access)).message.startswith("spec.access")
 
 
+def test_a_deny_that_names_a_way_in_is_not_used() -> None:
+    assert unusable(deny(via=["API"])).message.startswith("spec.via: ")
+
+
 def test_a_deny_that_names_a_backstop_is_not_used() -> None:
     assert unusable(deny(backstop="Job")).message.startswith("spec.backstop: ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -64,6 +65,7 @@ def test_it_is_used_for_a_purpose_that_no_other_policy_knows_and_for_no_other() 
         {"access": [{"name": "other", "kubernetes": {"scopes": [{"namespaces": ["web"], "rules": [DEPLOYMENTS]}]}}]},
         {"validations": [{"name": "no", "expression": "cluster == 'east'", "message": "m"}]},
         {"limits": {"active": 1}},
+        {"via": ["Door"]},
     ],
 )
 def test_what_another_policy_that_knows_the_purpose_refuses_is_no_emergency(spec: dict[str, Any]) -> None:
@@ -182,3 +184,11 @@ def test_it_belongs_to_an_allow_and_is_told_when_policies_are_read_backwards() -
     assert unusable(deny(breakGlass={})).message.startswith("spec.breakGlass: it belongs to an Allow")
     (may,) = who_can(Policies.of([compile_policy(glass())]), "patch", "deployments", "apps", "shop")
     assert may.conditions == ("in an emergency, reviewed afterwards",)
+
+
+def test_a_policy_that_does_not_let_this_pod_ask_for_another_knows_the_purpose_all_the_same() -> None:
+    launcher = replace(facts().identity, service_account="launcher", pod_name="l", pod_uid="l")
+    known = facts(requester=launcher)
+    own = glass(onBehalfOf=["launcher"])
+    assert refused(decided(request(), own, policy("z-other"), known=known)) == Reason.SUBJECT_NOT_ALLOWED
+    assert approved(decided(request(), own, known=known)).policy.name == "a-glass"
