@@ -30,6 +30,18 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class DoorSettings(Model):
+    """The door's settings (`valetkey serve`); every field is a chart value or follows from one."""
+
+    agent_namespaces: tuple[str, ...] = Field(min_length=1, description="Namespaces whose agents are served.")
+    port: int = Field(ge=1, le=65535, description="Where they are.")
+    host: str = Field(default="", pattern=r"^[0-9A-Fa-f.:]*$", description="The address of it; empty, all.")
+    log_format: Literal["json", "text"] = Field(default="json", description="How the door's output is written.")
+    account_directory: Path = Field(description="Where the kubelet keeps the door's token and the API server's CA.")
+    certificate_directory: Path = Field(description="Where tls.crt and tls.key are, and are renewed.")
+    run_directory: Path = Field(description="Where the file is that the kubelet's probe looks at.")
+
+
 class Settings(Model):
     """The operator's settings; every field is a chart value or follows from one."""
 

@@ -237,7 +237,7 @@ def test_the_guards_that_the_operator_expects_are_those_that_are_installed(helm:
     kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     installed = {(o["kind"], o["metadata"]["name"]): o for o in objects if o["kind"] in kinds}
     assert installed == {(o["kind"], o["metadata"]["name"]): o for o in expected}
-    assert len(expected) == 24
+    assert len(expected) == 26
 
 
 async def test_the_guards_that_the_operator_expects_are_what_the_api_server_stores(
@@ -257,7 +257,7 @@ async def test_no_guard_has_a_type_error(api: Api, installed: Json) -> None:
     assert installed
     _, answer = await api.get("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies")
     ours = [p for p in answer["items"] if p["metadata"]["name"].endswith(".valetkey.dev")]
-    assert len(ours) == 12
+    assert len(ours) == 13
     for policy in ours:
         assert not policy.get("status", {}).get("typeChecking", {}).get("expressionWarnings"), policy["metadata"][
             "name"

@@ -19,6 +19,21 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ .Values.account }}
 {kind: ServiceAccount, name: {{ .Values.account }}, namespace: {{ .Release.Namespace }}}
 {{- end }}
 
+{{- define "valetkey.doorUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ .Values.door.account }}
+{{- end }}
+
+{{- /* Not the operator's labels: its services, budget and network policy are not for the door's pods. */}}
+{{- define "valetkey.doorSelector" -}}
+app.kubernetes.io/name: valetkey-door
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "valetkey.doorLabels" -}}
+{{ include "valetkey.doorSelector" . }}
+{{ omit (include "valetkey.labels" . | fromYaml) "app.kubernetes.io/name" "app.kubernetes.io/instance" | toYaml }}
+{{- end }}
+
 {{- define "valetkey.image" -}}
 {{ .Values.image | default (printf "valetkey:%s" .Chart.AppVersion) | quote }}
 {{- end }}
@@ -76,6 +91,12 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if has .Release.Namespace .Values.agentNamespaces }}
 {{- fail "agentNamespaces: the operator's own namespace has no agents" }}
+{{- end }}
+{{- if and .Values.door.enabled (not .Values.door.tlsSecret) }}
+{{- fail "door.tlsSecret: agents send their tokens to the door, so it is served over HTTPS alone; name a Secret of type kubernetes.io/tls" }}
+{{- end }}
+{{- if has .Values.door.account (list .Values.account "valetkey-auditor" "valetkey-uninstall") }}
+{{- fail (printf "door.account: %s is another account of the chart's; the door has one of its own" .Values.door.account) }}
 {{- end }}
 {{- end }}
 

@@ -3,7 +3,7 @@ Every guard as a policy and its binding, in a YAML list: installed by guards.yam
 them with what is live. What the API server would default is written out, so that the two are equal.
 */}}
 {{- define "valetkey.guards" -}}
-{{- range $name := list "request-attest" "operator-writes" "grants-namespace" "grant-accounts" "secret-mounts" "operator-leash" "operator-rights" "operator-delivery" "operator-timers" "fence" "policies" "approvals" }}
+{{- range $name := list "request-attest" "operator-writes" "grants-namespace" "grant-accounts" "secret-mounts" "operator-leash" "operator-rights" "operator-delivery" "operator-timers" "fence" "policies" "approvals" "door-leash" }}
 {{- $spec := include (printf "valetkey.guard.%s" $name) $ | fromYaml }}
 {{- with $spec.Error }}{{ fail (printf "guard %s: %s" $name .) }}{{ end }}
 {{- range concat $spec.matchConstraints.resourceRules ($spec.matchConstraints.excludeResourceRules | default list) }}{{ $_ := set . "scope" "*" }}{{ end }}

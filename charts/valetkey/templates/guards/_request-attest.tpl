@@ -1,4 +1,5 @@
-{{- /* Who asks is what the API server authenticated: no client can say otherwise, and nobody can change it later.
+{{- /* Who asks is what the API server authenticated: no client can say otherwise, and nobody can change it later. The door (`valetkey
+serve`), where there is one, is believed when it says whose token it was shown, and in nothing else: it asks for that pod alone.
 
 What is asked is bounded by what it takes in the operator's memory: a string its bytes and, however short, those of the string itself,
 for which eight stand here; a control character would take six as JSON. On the largest request that passes, the dearest of these
@@ -13,6 +14,9 @@ variables:
 - name: bound
   expression: >-
     variables.podName != "" && variables.podUID != "" && variables.nodeName != "" && variables.credentialID.startsWith("JTI=")
+- name: door
+  expression: >-
+    {{ if .Values.door.enabled }}request.userInfo.username == "{{ include "valetkey.doorUser" . }}"{{ else }}false{{ end }}
 - name: create
   expression: >-
     request.operation == "CREATE"
@@ -64,23 +68,31 @@ validations:
 - expression: "!variables.create || variables.bound"
   message: an AccessRequest is created with the pod's own bound token; mount a serviceAccountToken volume and send that
 - expression: >-
-    !variables.create || (request.userInfo.username == object.spec.requester.username
-    && request.userInfo.username == "system:serviceaccount:" + request.namespace + ":" + object.spec.requester.serviceAccount)
+    !variables.create || ((variables.door || request.userInfo.username == object.spec.requester.username)
+    && object.spec.requester.username == "system:serviceaccount:" + request.namespace + ":" + object.spec.requester.serviceAccount)
   messageExpression: >-
-    "an AccessRequest is created in its pod's namespace, and spec.requester names the caller, " + request.userInfo.username
+    "an AccessRequest is created in its pod's namespace, and spec.requester names the caller, " + (variables.door
+    ? "the account of the pod whose token the door was shown" : request.userInfo.username)
 - expression: >-
-    !variables.create || (object.spec.requester.podName == variables.podName && object.spec.requester.podUID == variables.podUID
+    !variables.create || variables.door || (object.spec.requester.podName == variables.podName && object.spec.requester.podUID == variables.podUID
     && object.spec.requester.nodeName == variables.nodeName)
   messageExpression: >-
     "spec.requester names the calling pod: podName " + variables.podName + ", podUID " + variables.podUID + ", nodeName " + variables.nodeName
-- expression: "!variables.create || object.spec.requester.credentialID == variables.credentialID"
-  messageExpression: '"spec.requester.credentialID is that of the token used, " + variables.credentialID'
-- expression: '!variables.create || object.spec.requester.via == "API"'
-  message: spec.requester.via is API
+- expression: >-
+    !variables.create || (variables.door ? object.spec.requester.credentialID.startsWith("JTI=")
+    : object.spec.requester.credentialID == variables.credentialID)
+  messageExpression: >-
+    variables.door ? "spec.requester.credentialID is that of the token that the door was shown"
+    : "spec.requester.credentialID is that of the token used, " + variables.credentialID
+- expression: '!variables.create || object.spec.requester.via == (variables.door ? "Door" : "API")'
+  messageExpression: '"spec.requester.via is " + (variables.door ? "Door" : "API")'
 # Whether one pod may ask for another, policy says (onBehalfOf); half of one is none.
 - expression: >-
-    !variables.create || ((object.spec.subject.podName == variables.podName) == (object.spec.subject.podUID == variables.podUID))
-  message: spec.subject is one pod, by name and uid
+    !variables.create || (variables.door ? object.spec.subject.podName == object.spec.requester.podName
+    && object.spec.subject.podUID == object.spec.requester.podUID
+    : (object.spec.subject.podName == variables.podName) == (object.spec.subject.podUID == variables.podUID))
+  messageExpression: >-
+    variables.door ? "spec.subject is the pod that asks: nobody asks for another pod by the door" : "spec.subject is one pod, by name and uid"
 - expression: >-
     !variables.create || (object.metadata.?ownerReferences.orValue([]).size() == 1 && object.metadata.ownerReferences.all(o,
     o.apiVersion == "v1" && o.kind == "Pod" && o.name == object.spec.subject.podName && o.uid == object.spec.subject.podUID
@@ -92,7 +104,8 @@ validations:
   message: spec.outcome is said when the task is over
 - expression: >-
     !variables.update || variables.collector || (variables.bound && (variables.podUID == oldObject.spec.requester.podUID
-    && request.userInfo.username == oldObject.spec.requester.username || variables.podUID == oldObject.spec.subject.podUID))
+    && request.userInfo.username == oldObject.spec.requester.username || variables.podUID == oldObject.spec.subject.podUID
+    || (variables.door && oldObject.spec.requester.via == "Door")))
   message: an AccessRequest is changed by the pod that made it or that it is for, and by nobody else
 - expression: >-
     !variables.update || ({{ include "valetkey.unchanged" (list "metadata.?labels") }}
@@ -101,8 +114,8 @@ validations:
   message: only spec.outcome of an AccessRequest is changed and its heartbeat, not its labels or other annotations
 - expression: >-
     !variables.update || variables.annotations[?"valetkey.dev/heartbeat"] == variables.oldAnnotations[?"valetkey.dev/heartbeat"]
-    || (variables.bound && variables.podUID == oldObject.spec.subject.podUID && size(variables.annotations["valetkey.dev/heartbeat"]) <= 64
-    && has(oldObject.status) && has(oldObject.status.heartbeat))
+    || (variables.bound && (variables.door || variables.podUID == oldObject.spec.subject.podUID)
+    && size(variables.annotations["valetkey.dev/heartbeat"]) <= 64 && has(oldObject.status) && has(oldObject.status.heartbeat))
   message: >-
     only the pod that an AccessRequest is for says that it still works, by 64 characters at most in valetkey.dev/heartbeat,
     and where status.heartbeat says that it has to
