@@ -1,4 +1,4 @@
-"""Composition roots: operator and log-server serve; run, sidecar and mcp are for agents, the rest for people."""
+"""Composition roots: operator, log-server and serve; run, sidecar and mcp are for agents, the rest for people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ def main() -> None:
         operator(sys.argv[2:])
     elif sys.argv[1:2] == ["log-server"]:
         log_server(sys.argv[2:])
+    elif sys.argv[1:2] == ["serve"]:
+        serve(sys.argv[2:])
     elif sys.argv[1:2] == ["run"]:
         from valetkey.agent import run
 
@@ -57,7 +59,7 @@ def operator(arguments: list[str]) -> None:
     import uvloop
 
     from valetkey.controller.handlers import run
-    from valetkey.controller.output import configure
+    from valetkey.output import configure
 
     configure(settings.log_format)
     # What lives is acyclic and stays; looking through all of it again and again would cost more than it finds.
@@ -73,12 +75,12 @@ def log_server(arguments: list[str]) -> None:
     import argparse
     import asyncio
 
-    from valetkey.controller.output import configure
     from valetkey.kube import session
     from valetkey.kube.client import Client
     from valetkey.kube.clock import Clock
+    from valetkey.output import configure
     from valetkey.serve import log
-    from valetkey.serve.reviews import AUDITOR, Reviews
+    from valetkey.serve.auditors import auditors
     from valetkey.settings import Settings
 
     parser = argparse.ArgumentParser(prog="valetkey log-server", description="Serve the log to be read.")
@@ -89,12 +91,49 @@ def log_server(arguments: list[str]) -> None:
     async def run() -> None:
         async with session.open_session(settings.account_directory) as opened:
             client = Client(opened, session.server(), clock=Clock())
-            username = f"system:serviceaccount:{settings.namespace}:{AUDITOR}"
-            files = log.LogFiles(settings.log_directory, Reviews(client, username=username))
+            files = log.LogFiles(settings.log_directory, auditors(client, settings.namespace))
             where = settings.log_server_host, settings.log_server_port
             await log.serve(files, *where, Path("/etc/valetkey-log"))
 
     asyncio.run(run())
+
+
+def serve(arguments: list[str]) -> None:
+    """Serves agents at the door, with `--settings FILE`."""
+    import argparse
+    import asyncio
+    import signal
+    from contextlib import suppress
+
+    from valetkey.kube import session
+    from valetkey.kube.client import Client
+    from valetkey.kube.clock import Clock
+    from valetkey.output import configure
+    from valetkey.serve import agents
+    from valetkey.serve.pods import pods
+    from valetkey.serve.requests import Requests
+    from valetkey.settings import DoorSettings
+
+    parser = argparse.ArgumentParser(prog="valetkey serve", description="Serve agents over HTTPS.")
+    parser.add_argument("--settings", type=Path, required=True, help="the settings that the chart writes")
+    settings = DoorSettings.model_validate_json(parser.parse_args(arguments).settings.read_bytes())
+    configure(settings.log_format)
+
+    async def run() -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        # The first process of a container hears of no signal that it has not asked for.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+        # A call that waits has a watch of its own.
+        connections = 2 * agents.CONNECTIONS
+        async with session.open_session(settings.account_directory, connections=connections) as opened:
+            client = Client(opened, session.server(), clock=Clock())
+            door = agents.Agents(pods(client), Requests(client), settings.agent_namespaces)
+            tls, alive = settings.certificate_directory, settings.run_directory
+            await agents.serve(door, settings.host, settings.port, tls=tls, run=alive)
+
+    with suppress(asyncio.CancelledError):
+        asyncio.run(run())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tests.cluster.local import pki
 from tests.unit.controller.test_listener import free
 from tests.unit.serve.test_log import Reviewer, reviews
 from valetkey import door
-from valetkey.serve import log
+from valetkey.serve import certificate, log
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def authority(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served(tls: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    monkeypatch.setattr(log, "LOOKS_EVERY", timedelta(milliseconds=20))
+    monkeypatch.setattr(certificate, "LOOKS_EVERY", timedelta(milliseconds=20))
     files = log.LogFiles(tls, reviews(Reviewer({})))
     serving = asyncio.create_task(log.serve(files, "127.0.0.1", port, tls))
     yield

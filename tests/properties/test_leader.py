@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import selectors
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
@@ -74,8 +74,8 @@ class Slow:
     def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
         raise AssertionError(path)
 
-    async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
-        async for event in self.world.watch(path, name=name):
+    async def watch(self, path: str, *, name: str, version: str | None = None) -> AsyncGenerator[Json, None]:
+        async for event in self.world.watch(path, name=name, version=version):
             await self._pause(self.slowest / 4)
             if self.faults and self.chance.random() < 0.05:
                 raise ApiError(0, "NoAnswer", "cut off")

@@ -11,7 +11,7 @@ import base64
 import copy
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -157,9 +157,8 @@ class World:
             if of == kind and namespace in ("", ns) and chosen:
                 yield copy.deepcopy({"metadata": body["metadata"]} if metadata_only else body)
 
-    async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
+    async def watch(self, path: str, *, name: str, version: str | None = None) -> AsyncGenerator[Json, None]:
         kind, namespace, _, _ = self._parse(path)
-        version = ""
         while True:
             body = self.objects.get((kind, namespace, name))
             if body is None:

@@ -28,7 +28,7 @@ from valetkey.audit.file import began
 from valetkey.cli.kubectl import Json, kubectl, stop
 from valetkey.cli.tables import printable
 from valetkey.kinds.base import Model, format_duration, parse_duration
-from valetkey.serve.reviews import AUDIENCE, AUDITOR, HEADER
+from valetkey.serve.auditors import AUDIENCE, AUDITOR, HEADER
 
 WEEK: Final = "168h"
 _IN_THE_POD: Final = Path("/var/log/valetkey")

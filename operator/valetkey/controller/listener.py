@@ -8,7 +8,8 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
-from valetkey.door import Answer, Door, Request
+from valetkey.door import Door
+from valetkey.messages import Answer, Request
 
 KEPT_FOR: Final = timedelta(seconds=1)
 

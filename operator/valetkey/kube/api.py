@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -116,6 +116,6 @@ class Api(Protocol):
 class WatchApi(Api, Protocol):
     """The same, and one object's changes as they come."""
 
-    def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
-        """What becomes of one object of a collection, beginning with what it is; ends after a while."""
+    def watch(self, path: str, *, name: str, version: str | None = None) -> AsyncGenerator[Json, None]:
+        """What becomes of one object of a collection, from what it is or from after a version; ends after a while."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -97,9 +97,10 @@ class Client:
                 return
             query |= {"limit": size, "continue": token}
 
-    async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
-        """What becomes of one object of a collection, for five minutes at most."""
+    async def watch(self, path: str, *, name: str, version: str | None = None) -> AsyncGenerator[Json, None]:
+        """What becomes of one object of a collection, for five minutes at most; since a version, where one is given."""
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": "300"}
+        query |= {"resourceVersion": version} if version is not None else {}
         timeout = aiohttp.ClientTimeout(total=310, connect=3)
         try:
             async with self._session.get(self._server + path, params=query, timeout=timeout) as response:

@@ -49,13 +49,13 @@ class TokenFile:
         return self._header
 
 
-def open_session(account: Path) -> aiohttp.ClientSession:
+def open_session(account: Path, *, connections: int = 50) -> aiohttp.ClientSession:
     """Opens the session of the pod whose token and CA are in a folder; must be called inside the running loop."""
     context = ssl.create_default_context(cafile=str(account / "ca.crt"))
     return aiohttp.ClientSession(
-        # Above this many connections the API server only queues. It closes idle ones after 90 s; they are kept nearly
-        # as long, for a revocation that comes out of the blue has no time for a handshake.
-        connector=aiohttp.TCPConnector(limit=50, keepalive_timeout=75, ssl=context),
+        # Above fifty the API server only queues, watches apart. It closes idle ones after 90 s; they are kept nearly as
+        # long, for a revocation that comes out of the blue has no time for a handshake.
+        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=75, ssl=context),
         middlewares=(TokenFile(account / "token"),),
         # To compress its answers would cost the API server more time than it takes to send them.
         headers={"User-Agent": "valetkey", "Accept-Encoding": "identity"},

@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from valetkey.door import Answer, Door, Parts, Request
+from valetkey.door import Door
 from valetkey.kube.api import ApiError
-from valetkey.serve.reviews import HEADER, BusyError, Reviews
+from valetkey.messages import Answer, Parts, Request
+from valetkey.serve.auditors import HEADER
+from valetkey.serve.certificate import Certificate
+from valetkey.serve.reviews import BusyError, Reviews
 
-LOOKS_EVERY: Final = timedelta(seconds=5)
-"""How soon a certificate that has come, or was renewed, is taken in."""
 _AT_ONCE: Final = 2
 """Files that the holder of one token reads side by side."""
 _PART: Final = 1 << 16
@@ -33,7 +32,7 @@ _logger = logging.getLogger(__name__)
 class LogFiles:
     """The files of one directory, for whom `reviews` knows."""
 
-    def __init__(self, directory: Path, reviews: Reviews) -> None:
+    def __init__(self, directory: Path, reviews: Reviews[str]) -> None:
         self._directory, self._reviews = directory, reviews
         self._reading: Counter[str] = Counter()
 
@@ -41,7 +40,7 @@ class LogFiles:
         """What somebody reads, or why they do not."""
         token = request.headers.get(HEADER.lower()) or request.headers.get("authorization", "").removeprefix("Bearer ")
         try:
-            reader = await self._reviews.credential_id(token) if token else None
+            reader = await self._reviews.holder(token) if token else None
         except BusyError:
             return _no("429 Too Many Requests", "too many tokens at once; try again in a second", "Retry-After: 1")
         except ApiError as error:
@@ -87,47 +86,8 @@ def _no(status: str, why: str, *headers: str) -> Answer:
 
 async def serve(files: LogFiles, host: str, port: int, tls: Path) -> None:
     """Serves for ever, with `tls.crt` and `tls.key` of a directory, which may come later and be renewed there."""
-    certificate = Certificate(tls)
+    certificate = Certificate(tls, setting="log.server.tlsSecret")
     await certificate.wait_for_one()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(certificate.keep_looking())
         tasks.create_task(Door(files.answer).serve(host, port, setting="log.server.port", tls=certificate.context))
-
-
-class Certificate:
-    """A certificate that new connections are met with, as it is on disk."""
-
-    def __init__(self, directory: Path) -> None:
-        self._files = directory / "tls.crt", directory / "tls.key"
-        self._seen = (-1, -1)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-
-    async def wait_for_one(self) -> None:
-        """Returns when there is one that can be used."""
-        while True:
-            if self.look():
-                return
-            await asyncio.sleep(LOOKS_EVERY.total_seconds())
-
-    async def keep_looking(self) -> None:
-        """Takes in whatever comes, for ever."""
-        while True:
-            await asyncio.sleep(LOOKS_EVERY.total_seconds())
-            self.look()
-
-    def look(self) -> bool:
-        """Takes in what is new; what cannot be used is said, and the one before it stays. Whether it is in use."""
-        try:
-            certificate, key = (file.stat().st_mtime_ns for file in self._files)
-            if (certificate, key) == self._seen:
-                return True
-            # Tried by itself: one that does not fit its key would take the place of the one that does.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)
-            self.context.load_cert_chain(*self._files)
-        except (OSError, ssl.SSLError) as error:
-            what = "tls.crt and tls.key of the Secret that log.server.tlsSecret names cannot be used"
-            _logger.error("log: %s: %s; mend it, it is tried again", what, error)
-            return False
-        self._seen = certificate, key
-        return True

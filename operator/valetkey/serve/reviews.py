@@ -2,93 +2,98 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Final
-
-import orjson
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from valetkey.kube import paths
 from valetkey.kube.api import Api, Json
 
-AUDIENCE: Final = "valetkey-log"
-AUDITOR: Final = "valetkey-auditor"
-"""The account in the operator's namespace whose tokens read the log."""
-HEADER: Final = "Valetkey-Token"
-"""Where the token is: as a proxy the API server takes Authorization away."""
-LONGEST: Final = timedelta(minutes=15)
-"""That a token may live for: who may make one no more is soon out."""
+CREDENTIAL: Final = "authentication.kubernetes.io/credential-id"
 _REMEMBERED_FOR: Final = 10.0
 """Seconds; as long as the API server itself remembers a token."""
-_REMEMBERED: Final = 1024
-_EACH_SECOND: Final = 10
-"""Questions that the API server is asked: anybody may knock."""
-_FOR_KNOWN_ONES: Final = 3
-"""How many of them are kept for tokens that were good before."""
+
+H = TypeVar("H")
 
 
 class BusyError(Exception):
     """Too many tokens came at once; try again."""
 
 
-class Reviews:
-    """Knows the tokens of one account that were made for reading the log."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is asked and remembered: anybody may knock."""
 
-    def __init__(self, api: Api, *, username: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._api, self._username, self._clock = api, username, clock
-        self._known: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
-        """By digest: until when that is known, and the credential's id where it is good."""
+    each_second: int
+    """Questions that the API server is asked."""
+    for_known_ones: int
+    """How many of them are kept for tokens that were good before."""
+    remembered: int = 1024
+    """Tokens of each kind, good and bad: those that are guessed push out none that is good."""
+
+
+class Reviews(Generic[H]):
+    """Knows whose the tokens are that were made for one audience."""
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        audience: str,
+        judge: Callable[[Json, str], H | None],
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`judge` says whose a token is, of what the API server says of its user and the token; None where nobody's."""
+        self._api, self._audience, self._judge, self._limits, self._clock = api, audience, judge, limits, clock
+        self._good: OrderedDict[str, tuple[float, H]] = OrderedDict()
+        """By digest: until when that is known, and whose it is."""
+        self._bad: OrderedDict[str, float] = OrderedDict()
         self._asked: deque[float] = deque()
 
-    async def credential_id(self, token: str) -> str | None:
-        """The id of a short-lived token of that account and this audience; None for any other.
+    async def holder(self, token: str) -> H | None:
+        """Whose token that is; None where it is not for this audience, or nobody's who is known here.
 
         Raises ApiError and BusyError.
         https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
         """
         digest, now = hashlib.sha256(token.encode()).hexdigest(), self._clock()
-        until, known = self._known.get(digest, (0.0, None))
-        if now < until:
-            return known
-        self._take_turn(now, was_good=known is not None)
+        good = self._good.get(digest)
+        if good is not None and now < good[0]:
+            return good[1]
+        if now < self._bad.get(digest, 0.0):
+            return None
+        self._take_turn(now, was_good=good is not None)
         body = {
             "apiVersion": paths.api_version("TokenReview"),
             "kind": "TokenReview",
-            "spec": {"token": token, "audiences": [AUDIENCE]},
+            "spec": {"token": token, "audiences": [self._audience]},
         }
         answer = await self._api.create(paths.collection("TokenReview"), body)
-        found = self._judge(answer["status"], token)
-        self._known[digest] = now + _REMEMBERED_FOR, found
-        self._known.move_to_end(digest)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        status = answer["status"]
+        ours = status.get("authenticated") is True and self._audience in (status.get("audiences") or ())
+        found = self._judge(status.get("user") or {}, token) if ours else None
+        self._remember(digest, now + _REMEMBERED_FOR, found)
         return found
+
+    def _remember(self, digest: str, until: float, found: H | None) -> None:
+        self._good.pop(digest, None)
+        self._bad.pop(digest, None)
+        if found is None:
+            self._bad[digest] = until
+        else:
+            self._good[digest] = until, found
+        for known in (self._good, self._bad):
+            if len(known) > self._limits.remembered:
+                known.popitem(last=False)
 
     def _take_turn(self, now: float, *, was_good: bool) -> None:
         while self._asked and now - self._asked[0] >= 1:
             self._asked.popleft()
-        if len(self._asked) >= (_EACH_SECOND if was_good else _EACH_SECOND - _FOR_KNOWN_ONES):
+        limits = self._limits
+        if len(self._asked) >= (limits.each_second if was_good else limits.each_second - limits.for_known_ones):
             raise BusyError
         self._asked.append(now)
-
-    def _judge(self, status: Json, token: str) -> str | None:
-        user = status.get("user") or {}
-        if status.get("authenticated") is not True or AUDIENCE not in (status.get("audiences") or ()):
-            return None
-        if user.get("username") != self._username or not _short_lived(token):
-            return None
-        return " ".join((user.get("extra") or {}).get("authentication.kubernetes.io/credential-id", ()))
-
-
-def _short_lived(token: str) -> bool:
-    """Whether a token that the API server vouches for says of itself that it lives for no longer than it may."""
-    try:
-        payload = token.split(".")[1]
-        claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return timedelta(seconds=claims["exp"] - claims["iat"]) <= LONGEST
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError):
-        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -79,7 +79,7 @@ class Server:
     def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
         raise AssertionError(path)
 
-    async def watch(self, path: str, *, name: str) -> AsyncIterator[Json]:
+    async def watch(self, path: str, *, name: str, version: str | None = None) -> AsyncGenerator[Json, None]:
         assert (path.rpartition("/")[2], name) == ("leaders", "valetkey")
         if not self.watchable:
             raise ApiError(403, "Forbidden", "")

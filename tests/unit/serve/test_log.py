@@ -7,11 +7,11 @@ import base64
 import json
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -24,10 +24,12 @@ from valetkey.audit import history
 from valetkey.audit.record import Log
 from valetkey.cli import remote
 from valetkey.cli.app import app
-from valetkey.door import Answer, Door, Request
+from valetkey.door import Door
 from valetkey.kube.api import ApiError, Json
+from valetkey.messages import Answer, Request
 from valetkey.serve import log
-from valetkey.serve.reviews import AUDIENCE, HEADER, BusyError, Reviews
+from valetkey.serve.auditors import AUDIENCE, HEADER, auditors
+from valetkey.serve.reviews import BusyError, Reviews
 
 
 def token_of(lives: int) -> str:
@@ -62,8 +64,8 @@ class Reviewer:
         return {"status": self.answers.get(body["spec"]["token"], {"error": "invalid bearer token"})}
 
 
-def reviews(reviewer: Reviewer, **options: Any) -> Reviews:
-    return Reviews(reviewer, username=AUDITOR, **options)  # type: ignore[arg-type] # it asks for nothing else
+def reviews(reviewer: Reviewer, clock: Callable[[], float] = time.monotonic) -> Reviews[str]:
+    return auditors(reviewer, "valetkey-system", clock=clock)  # type: ignore[arg-type] # it asks for nothing else
 
 
 @asynccontextmanager
@@ -187,11 +189,11 @@ async def test_a_token_is_reviewed_again_when_it_was_known_for_ten_seconds() -> 
     reviewer = Reviewer({GOOD_TOKEN: YES})
     known = reviews(reviewer, clock=lambda: now)
     for _ in range(20):
-        assert await known.credential_id(GOOD_TOKEN) == "JTI=1"
+        assert await known.holder(GOOD_TOKEN) == "JTI=1"
     assert reviewer.asked == 1
     now += 10
     reviewer.answers.clear()
-    assert await known.credential_id(GOOD_TOKEN) is None
+    assert await known.holder(GOOD_TOKEN) is None
     assert reviewer.asked == 2
 
 
@@ -199,24 +201,24 @@ async def test_whoever_knocks_all_day_is_asked_about_a_few_times_a_second_and_a_
     now = 100.0
     reviewer = Reviewer({GOOD_TOKEN: YES})
     known = reviews(reviewer, clock=lambda: now)
-    await known.credential_id(GOOD_TOKEN)
+    await known.holder(GOOD_TOKEN)
     for _ in range(60):
         now += 1
         for place in range(20):
             with suppress(BusyError):
-                assert await known.credential_id(f"guess-{now}-{place}") is None
-        assert await known.credential_id(GOOD_TOKEN) == "JTI=1"
+                assert await known.holder(f"guess-{now}-{place}") is None
+        assert await known.holder(GOOD_TOKEN) == "JTI=1"
     assert reviewer.asked <= 60 * 7 + 10
     with pytest.raises(BusyError):
-        await known.credential_id("one-more")
+        await known.holder("one-more")
     now += 1
-    assert await known.credential_id("one-more") is None
+    assert await known.holder("one-more") is None
 
 
 async def test_a_refused_token_is_not_asked_about_again_and_again() -> None:
     reviewer = Reviewer({})
     known = reviews(reviewer, clock=lambda: 100.0)
-    assert [await known.credential_id("guess") for _ in range(50)] == [None] * 50
+    assert [await known.holder("guess") for _ in range(50)] == [None] * 50
     assert reviewer.asked == 1
 
 
@@ -224,8 +226,8 @@ async def test_a_refused_token_is_not_asked_about_again_and_again() -> None:
     "token", [token_of(901), token_of(10**12), "no token", "a.b.c", "e30.bnVsbA.sig", "e30.e30.sig"]
 )
 async def test_a_token_that_lives_for_longer_than_a_quarter_of_an_hour_reads_nothing(token: str) -> None:
-    assert await reviews(Reviewer({token: YES})).credential_id(token) is None
-    assert await reviews(Reviewer({GOOD_TOKEN: YES})).credential_id(GOOD_TOKEN) == "JTI=1"
+    assert await reviews(Reviewer({token: YES})).holder(token) is None
+    assert await reviews(Reviewer({GOOD_TOKEN: YES})).holder(GOOD_TOKEN) == "JTI=1"
 
 
 async def test_bytes_that_are_no_text_are_refused_like_any_other_token(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from valetkey.controller.output import JsonLines
+from valetkey.output import JsonLines
 
 
 def line(**more: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_words_that_agents_chose_make_no_line_of_their_own() -> None:
 
 SAYS = """
 import logging, warnings
-from valetkey.controller.output import configure
+from valetkey.output import configure
 configure("{form}")
 logging.getLogger("kopf.activities").info("hello")
 logging.getLogger("aiohttp.server").error("oh")
@@ -76,7 +76,7 @@ def test_all_that_a_process_says_is_json_up_to_why_it_ends() -> None:
         ("info", "kopf.activities"),
         ("error", "aiohttp.server"),
         ("warning", "py.warnings"),
-        ("critical", "valetkey.controller.output"),
+        ("critical", "valetkey.output"),
     ]
     assert "old" in said[2]["message"]
     assert said[3]["exception"].endswith("ValueError: the end")

@@ -39,4 +39,4 @@ def configure(form: Literal["json", "text"]) -> None:
 
 
 def _say_why_it_ends(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    logging.getLogger(__name__).critical("the operator ends", exc_info=(kind, error, traceback))
+    logging.getLogger(__name__).critical("it ends", exc_info=(kind, error, traceback))
