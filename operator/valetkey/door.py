@@ -26,7 +26,7 @@ PATIENCE: Final = timedelta(seconds=5)
 """How long a request may take to come, its handshake too, and an answer to be read."""
 OF_A_PART: Final = timedelta(seconds=30)
 """How long each part of a long answer may take to be read."""
-_LINGER: Final = timedelta(seconds=1)
+LINGER: Final = timedelta(seconds=1)
 """How long what is not wanted is taken in before a connection ends: else its answer might be lost on the way."""
 
 _logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class _Visit:
     ) -> None:
         self._reader, self._writer, self._terms, self._ask = reader, writer, terms, answer
         self._head: Head | RefusedError = RefusedError("", "")
-        self._first, self._read, self._left = True, True, 0.0
+        self._first, self._left, self._unread = True, 0.0, 0
         self._gone: asyncio.Task[None] | None = None
         if terms.idle is not None:
             writer.transport.set_write_buffer_limits(high=1)  # what is not read is noticed
@@ -168,7 +168,7 @@ class _Visit:
 
     async def answer(self) -> bool:
         """Answers what has come; whether another may follow."""
-        head, self._read = self._head, self._terms.body == 0
+        head, self._unread = self._head, self._terms.body
         last = self._terms.idle is None
         try:
             if isinstance(head, RefusedError):
@@ -179,16 +179,16 @@ class _Visit:
             answer, last = self._terms.refused(error), True
         if answer is None:
             return False
-        last |= answer.last or not self._read
+        last |= answer.last or self._unread > 0
         await self._send(answer, last=last, silent=isinstance(head, Head) and head.method == "HEAD")
         return not last
 
     async def _answered(self, head: Head) -> Answer:
+        length = head.length(self._terms.body) if self._terms.body else None
+        self._unread = length or 0
         if head.method not in self._terms.methods:
             allowed = ", ".join(self._terms.methods)
             raise RefusedError("405 Method Not Allowed", f"{allowed} are served here", f"Allow: {allowed}")
-        length = head.length(self._terms.body) if self._terms.body else None
-        self._read = not length
 
         async def body() -> bytes:
             if length is None:
@@ -200,7 +200,7 @@ class _Visit:
                     text = await self._reader.readexactly(length)
             except TimeoutError:
                 raise RefusedError("408 Request Timeout", "the body did not come in time") from None
-            self._read = True
+            self._unread = 0
             return text
 
         request = Request(head.path, head.headers, head.method, head.query, body)
@@ -233,7 +233,7 @@ class _Visit:
             if not last:
                 await writer.drain()
                 return
-            if not self._read:
+            if self._unread:
                 await self._let_finish()
             writer.close()
             await writer.wait_closed()  # when all of it was read there
@@ -241,11 +241,10 @@ class _Visit:
     async def _let_finish(self) -> None:
         """Takes in what nobody wants, for a moment: a connection that is closed before takes its answer along."""
         await self._writer.drain()
-        left = self._terms.body
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER.total_seconds()):
-                while left > 0 and (part := await self._reader.read(left)):
-                    left -= len(part)
+            async with asyncio.timeout(LINGER.total_seconds()):
+                while self._unread > 0 and (part := await self._reader.read(self._unread)):
+                    self._unread -= len(part)
 
 
 async def _gone(writer: asyncio.StreamWriter) -> None:

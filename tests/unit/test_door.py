@@ -298,7 +298,8 @@ BODIES: dict[str, tuple[bytes, bytes]] = {
 
 
 @pytest.mark.parametrize("how", BODIES)
-async def test_how_long_a_body_is_nobody_can_take_for_something_else(how: str) -> None:
+async def test_how_long_a_body_is_nobody_can_take_for_something_else(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "LINGER", timedelta(seconds=0.1))
     head, status = BODIES[how]
     async with opened() as here:
         heard = await here.hears(b"POST / HTTP/1.1\r\n" + head + b"\r\nbody" + HELLO)

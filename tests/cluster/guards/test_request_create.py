@@ -124,6 +124,7 @@ FORGERIES: dict[str, tuple[Callable[[World], Json], str]] = {
         requester(credentialID=f"JTI={NOBODY}"),
         "spec.requester.credentialID is that of the token used",
     ),
+    "via_the_door": (requester(via="Door"), "spec.requester.via is API"),
     "subject_name": (lambda w: {"spec": {"subject": {"podName": "twin"}}}, "spec.subject is one pod"),
     "subject_uid": (lambda w: {"spec": {"subject": {"podUID": uid(w, "twin")}}}, "spec.subject is one pod"),
     "subject_both": (
