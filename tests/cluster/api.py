@@ -147,9 +147,11 @@ class Api:
 
         await until(is_gone, f"{path} to be gone")
 
-    async def token(self, namespace: str, name: str, pod: Json | None = None, *, seconds: int = 3600) -> Caller:
-        """The holder of a token of a ServiceAccount, bound to a pod if one is given."""
-        spec: Json = {"expirationSeconds": seconds}
+    async def token(
+        self, namespace: str, name: str, pod: Json | None = None, *, seconds: int = 3600, audience: str | None = None
+    ) -> Caller:
+        """The holder of a token of a ServiceAccount, bound to a pod if one is given; for the API server, or another."""
+        spec: Json = {"expirationSeconds": seconds} | ({"audiences": [audience]} if audience else {})
         if pod:
             meta = pod["metadata"]
             spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}

@@ -82,6 +82,17 @@ async def operated(cluster: Cluster, api: Api, install: Callable[[Json], None]) 
     assert restarts == [0], "the operator stopped by itself while the tests ran: kubectl logs --previous says why"
 
 
+async def fresh(api: Api, old: Json, containers: int) -> None:
+    """Waits until the operator's pod is another than `old`, with so many containers that are ready."""
+
+    async def there() -> bool:
+        status, pod = await api.get(f"/api/v1/namespaces/{SYSTEM}/pods/valetkey-0")
+        ready = [one["ready"] for one in pod.get("status", {}).get("containerStatuses", ())] if status == 200 else []
+        return ready == [True] * containers and pod["metadata"]["uid"] != old["metadata"]["uid"]
+
+    await until(there, "the operator to be as it is told", seconds=90)
+
+
 LAST = "test_a_token_that_nobody_revokes_or_renews_is_refused_when_its_time_is_over"
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.cluster.api import SYSTEM, Api, Caller, Json, merged, unique, until
+from tests.cluster.api import SYSTEM, Caller, Json, merged, unique, until
 from tests.cluster.local import pki
 from tests.cluster.local.cluster import Cluster
 from tests.cluster.world import World
 from tests.e2e.agent import Agent
-from tests.e2e.conftest import OPERATED
+from tests.e2e.conftest import OPERATED, fresh
 from tests.e2e.people import command
 from tests.unit.controller.test_listener import free
 
@@ -33,15 +33,6 @@ class Served:
 
     url: str
     authority: Path
-
-
-async def _fresh(api: Api, old: Json, containers: int) -> None:
-    async def there() -> bool:
-        status, pod = await api.get(f"{PODS}/valetkey-0")
-        ready = [one["ready"] for one in pod.get("status", {}).get("containerStatuses", ())] if status == 200 else []
-        return ready == [True] * containers and pod["metadata"]["uid"] != old["metadata"]["uid"]
-
-    await until(there, "the operator to be as it is told", seconds=90)
 
 
 @pytest.fixture
@@ -61,11 +52,11 @@ async def served(
     _, old = await api.get(f"{PODS}/valetkey-0")
     values = {"log": {"server": {"tlsSecret": name, "port": port}}}
     await asyncio.to_thread(install, merged(OPERATED, values))
-    await _fresh(api, old, 2)
+    await fresh(api, old, 2)
     yield Served(f"https://127.0.0.1:{port}", folder / "ca.crt")
     _, old = await api.get(f"{PODS}/valetkey-0")
     await asyncio.to_thread(install, OPERATED)
-    await _fresh(api, old, 1)
+    await fresh(api, old, 1)
     await api.gone(f"{SECRETS}/{name}")
 
 

@@ -73,10 +73,10 @@ class Witness:
         return found(self.tokens | self.own, texts)
 
     def unstructured(self) -> list[str]:
-        """What the operator has said otherwise than in lines that are JSON objects."""
+        """What the operator, or the door, has said otherwise than in lines that are JSON objects."""
         lines = []
         for name, said in self.output.items():
-            if re.match(r"valetkey-\d+ ", name):
+            if re.match(r"valetkey-(\d+|door-\S+) ", name):
                 # The last may have been cut, or be the kubelet's own word that the container is gone.
                 lines += [f"{name}: {line!r}" for line in bytes(said).split(b"\n")[:-2] if not _structured(line)]
         return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import yaml
@@ -16,6 +17,9 @@ from valetkey.kinds.agentpolicy import PolicySpec
 from valetkey.kinds.demands import Approval
 from valetkey.policy.compile import CompiledPolicy, compile_policy
 from valetkey.policy.expressions import compile_expression
+from valetkey.serve.answers import PATH
+from valetkey.serve.bodies import LONGEST, Asked, AskedSpec, Change, Query, read
+from valetkey.serve.pods import AUDIENCE
 
 README = (ROOT / "README.md").read_text()
 RUN_ELSEWHERE = {
@@ -41,14 +45,14 @@ def test_every_target_and_file_of_the_commands_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^\$? ?make ([a-z-]+)|`(?:\w+=\w+ )?make ([a-z-]+)`", README, re.M):
         assert re.search(rf"^{''.join(target)}:", makefile, re.M), target
-    console, _ = blocks("console")
+    console, *_ = blocks("console")
     for path in ("operator/Dockerfile", "charts/valetkey"):
         assert path in console
         assert (ROOT / path).exists(), path
 
 
 def test_the_example_of_a_policys_test_is_run_as_it_stands() -> None:
-    _, console = blocks("console")
+    *_, console = blocks("console")
     example = ROOT / "crds" / "examples" / "restart"
     assert f"$ cp -r {example.relative_to(ROOT)} my-policy\n" in console
     shown = console.split("$ head -9 my-policy/cases.yaml\n")[1].split("$ ")[0]
@@ -67,7 +71,7 @@ def test_what_is_said_of_approvals_is_what_a_policy_takes() -> None:
 
 def test_every_example_is_one_that_the_api_takes() -> None:
     examples = {body["kind"]: body for block in blocks("yaml") for body in yaml.safe_load_all(block)}
-    assert examples.keys() == {"AgentPolicy", "AccessRequest", "AccessApproval"}
+    assert examples.keys() == {"AgentPolicy", "AccessRequest", "AccessApproval", "Pod"}
     filled = {
         "subject": {"podName": "p", "podUID": "u"},
         "requester": {
@@ -87,6 +91,23 @@ def test_every_example_is_one_that_the_api_takes() -> None:
     policy = AgentPolicy.model_validate({"metadata": metadata, "spec": examples["AgentPolicy"]["spec"]})
     assert isinstance(compile_policy(policy), CompiledPolicy)
     assert PolicySpec.model_validate(yaml.safe_load((ROOT / "demo" / "policy.yaml").read_text())["spec"])
+
+
+def test_the_calls_of_the_door_are_those_that_it_takes_with_the_token_that_it_wants() -> None:
+    _, calls, _ = blocks("console")
+    (pod,) = [body for block in blocks("yaml") for body in yaml.safe_load_all(block) if body["kind"] == "Pod"]
+    (source,) = pod["spec"]["volumes"][0]["projected"]["sources"]
+    (mount,) = pod["spec"]["containers"][0]["volumeMounts"]
+    assert source["serviceAccountToken"]["audience"] == AUDIENCE
+    assert f"{mount['mountPath']}/{source['serviceAccountToken']['path']}" in calls
+    values = yaml.safe_load((ROOT / "charts" / "valetkey" / "values.yaml").read_text())["door"]
+    assert f"https://{values['account']}.valetkey-system.svc:{values['port']}{PATH}\n" in calls
+    for query in re.findall(r'\?([^"]+)"', calls):
+        assert Query.of(query, "wait", "after").wait <= LONGEST
+    asked, change = (text.replace("{…}", "{}") for text in re.findall(r"-d '(.*)'", calls))
+    assert set(json.loads(asked)) <= {str(field.alias) for field in Asked.model_fields.values()}
+    assert set(json.loads(asked)["spec"]) <= {str(field.alias) for field in AskedSpec.model_fields.values()}
+    assert read(Change, change.encode()).outcome == "Succeeded"
 
 
 def test_every_end_is_in_the_table() -> None:

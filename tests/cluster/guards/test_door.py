@@ -164,9 +164,8 @@ async def test_nobody_else_says_that_the_door_asked(api: Api, world: World, door
         "request-attest",
         "spec.requester.via is API",
     )
-    operator = everything(f"system:serviceaccount:{SYSTEM}:valetkey")
     namesake = everything("system:serviceaccount:agents:valetkey-door")
-    for by in (ADMIN, world.insider, namesake, operator):
+    for by in (ADMIN, world.insider, namesake):
         refused(await api.post(REQUESTS, by_door(world), by=by), "request-attest")
 
 

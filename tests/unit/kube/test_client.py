@@ -361,6 +361,15 @@ async def test_a_watch_gives_each_event_and_its_error_as_one() -> None:
     assert (caught.value.status, caught.value.reason) == (410, "Expired")
 
 
+async def test_a_watch_goes_on_from_a_version_where_one_is_given() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.query["resourceVersion"] == "7"
+        return web.Response(body=orjson.dumps({"type": "MODIFIED", "object": {"n": 2}}) + b"\n")
+
+    async with serving(answer) as (_, client):
+        assert [event["object"] async for event in client.watch(PATH, name="a", version="7")] == [{"n": 2}]
+
+
 @pytest.mark.parametrize(("status", "body"), [(403, b'{"reason": "Forbidden"}'), (200, b"no json")])
 async def test_a_watch_that_cannot_be_had_is_an_error_like_any_other(status: int, body: bytes) -> None:
     async def answer(_: web.Request) -> web.Response:
