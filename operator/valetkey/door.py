@@ -142,7 +142,7 @@ class _Visit:
         self._first, self._left, self._unread = True, 0.0, 0
         self._gone: asyncio.Task[None] | None = None
         if terms.idle is not None:
-            writer.transport.set_write_buffer_limits(high=1)  # what is not read is noticed
+            writer.transport.set_write_buffer_limits(high=1)  # little is held for whoever does not read
             self._gone = asyncio.create_task(_gone(writer))
 
     async def request(self) -> bool:

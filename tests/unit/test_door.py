@@ -314,6 +314,12 @@ async def test_a_body_that_nobody_wants_is_not_waited_for_and_its_answer_arrives
         assert heard.startswith(b"HTTP/1.1 200 ")
         assert b"Connection: close" in heard
         assert here.bodies == []
+        reader, writer = await here.knock(b"POST /unread HTTP/1.1\r\nContent-Length: 900\r\n\r\n" + b"x" * 100)
+        for _ in range(8):
+            await asyncio.sleep(0.05)
+            writer.write(b"x" * 100)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
 
 
 async def test_who_waits_to_be_told_that_a_body_will_be_read_is_told() -> None:

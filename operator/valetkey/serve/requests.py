@@ -105,19 +105,16 @@ class Requests:
         return latest
 
     async def _changes(self, pod: AskingPod, seen: Json) -> AsyncGenerator[Json, None]:
-        name, uid = seen["metadata"]["name"], seen["metadata"]["uid"]
-        where, version = paths.collection("AccessRequest", pod.namespace), seen["metadata"]["resourceVersion"]
+        where = paths.collection("AccessRequest", pod.namespace)
+        name, version = seen["metadata"]["name"], seen["metadata"]["resourceVersion"]
         async with aclosing(self._api.watch(where, name=name, version=version)) as events:
             async for event in events:
-                if event["type"] == "DELETED" or event["object"]["metadata"]["uid"] != uid:
+                if event["type"] == "DELETED":
                     raise GoneError(name)
                 yield event["object"]
 
     async def _again(self, pod: AskingPod, seen: Json) -> Json:
         try:
-            found = await self.find(pod, seen["metadata"]["name"])
+            return await self.find(pod, seen["metadata"]["name"])
         except ApiError:
             return seen
-        if found["metadata"]["uid"] != seen["metadata"]["uid"]:
-            raise GoneError(seen["metadata"]["name"])
-        return found

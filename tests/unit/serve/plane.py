@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import ssl
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -166,15 +167,19 @@ def _status(code: int, reason: str, message: str) -> web.Response:
 
 
 @asynccontextmanager
-async def client_of(plane: Plane) -> AsyncIterator[Client]:
-    """A client of it, over a socket."""
+async def running(plane: Plane, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serves it at a port of this machine."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", plane.answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield Client(session, f"http://{host}:{port}", clock=Clock())
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    yield int(runner.addresses[0][1])
     await runner.cleanup()
+
+
+@asynccontextmanager
+async def client_of(plane: Plane) -> AsyncIterator[Client]:
+    """A client of it, over a socket."""
+    async with running(plane) as port, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield Client(session, f"http://127.0.0.1:{port}", clock=Clock())

@@ -28,7 +28,7 @@ from valetkey.serve.agents import TERMS, Agents
 from valetkey.serve.pace import BURST, WAITING, Pace
 from valetkey.serve.pods import LIMITS, pods
 from valetkey.serve.requests import Requests
-from valetkey.serve.reviews import BusyError
+from valetkey.serve.reviews import BusyError, Limits, Reviews
 
 ALL = "/v1/accessrequests"
 READY = {"type": "Ready", "status": "True", "reason": "AccessDelivered", "message": "it is there"}
@@ -212,9 +212,9 @@ async def test_a_denial_says_what_would_pass(served: Served) -> None:
     assert told.body["status"]["decision"] == decision
 
 
-async def test_what_has_ended_says_why(served: Served) -> None:
+@pytest.mark.parametrize("ended", [{"type": "Ready", "status": "False", "reason": "AccessEnded", "message": ""}, READY])
+async def test_what_has_ended_says_why(served: Served, ended: Json) -> None:
     await served.asked("fix")
-    ended = {"type": "Ready", "status": "False", "reason": "AccessEnded", "message": ""}
     await served.plane.say("fix", conditions=[ended, over("TTLReached", "its time is over")])
     told = await served.call("GET", f"{ALL}/fix")
     assert told.status == 403
@@ -422,6 +422,19 @@ async def test_guesses_leave_room_for_tokens_that_are_known_and_are_seldom_asked
             await known.holder("one-more")
 
 
+async def test_no_more_tokens_are_remembered_than_there_is_room_for() -> None:
+    now, plane = 100.0, Plane()
+    async with client_of(plane) as client:
+        limits = Limits(each_second=100, for_known_ones=0, remembered=3)
+        known: Reviews[str] = Reviews(
+            client, audience="valetkey", judge=lambda *_: None, limits=limits, clock=lambda: now
+        )
+        for token in "abcda":
+            await known.holder(token)
+        asked = [body["spec"]["token"] for _, _, body in plane.asked]
+        assert asked == list("abcda"), "the first was forgotten"
+
+
 # -- what is no request ----------------------------------------------------------------------------------------------
 
 BODIES: dict[str, tuple[Any, str]] = {
@@ -607,7 +620,10 @@ def test_pods_that_were_not_heard_of_for_long_are_forgotten() -> None:
     pace = Pace(clock=lambda: 100.0)
     for number in range(10_000):
         pace.call(f"pod-{number}")
+        with pace.wait(f"pod-{number}"):
+            pass
     assert len(pace._left) <= 4096
+    assert not pace._waiting
 
 
 async def test_a_few_calls_of_a_pod_wait_at_once_and_who_goes_makes_room(served: Served) -> None:
