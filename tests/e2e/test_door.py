@@ -13,14 +13,17 @@ from typing import Any
 import aiohttp
 import pytest
 
+import valetkey
 from tests.cluster.api import SYSTEM, Api, Caller, Json, merged, unique, until
 from tests.cluster.local import pki
 from tests.cluster.world import World
 from tests.e2e.agent import OURS, Agent
 from tests.e2e.conftest import OPERATED, fresh
+from tests.e2e.inside import mounted
 from tests.e2e.test_approvals import People
 from tests.e2e.test_sealed import Holder
 from tests.unit.controller.test_listener import free
+from valetkey.agent import connections
 
 ALL = "/v1/accessrequests"
 PODS = f"/api/v1/namespaces/{SYSTEM}/pods"
@@ -112,6 +115,8 @@ def opened(holder: Holder, told: Json) -> Caller:
 
 async def test_a_pod_asks_opens_what_comes_and_says_how_it_ended(door: Door, agent: Agent, pass_: Caller) -> None:
     assert (await agent.api.get(f"{OURS}/namespaces/agents/accessrequests", by=pass_))[0] == 401
+    await agent.api.patch(f"{OURS}/agentpolicies/{agent.policy}", {"spec": {"heartbeat": {"within": "60s"}}})
+    await agent.policy_ready()
     holder = Holder()
     ask = asks(agent, holder)
     status, told = await door.call("POST", f"{ALL}?wait=30", ask, by=pass_)
@@ -222,3 +227,31 @@ async def test_its_certificate_is_renewed_while_it_runs(door: Door, agent: Agent
     assert (await door.call("POST", f"{ALL}?wait=30", asks(agent, Holder()), by=pass_))[0] == 200
     _, after = await agent.api.get(f"{PODS}/{before['metadata']['name']}")
     assert [one["restartCount"] for one in after["status"]["containerStatuses"]] == [0]
+
+
+async def test_the_sdk_asks_by_the_door_where_the_environment_says_so(
+    door: Door, agent: Agent, pass_: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = await mounted(agent, tmp_path)
+    assert pass_.token is not None
+    (mount.account / "token").write_text(pass_.token)  # the only one that this pod has
+    for name, value in mount.environment.items():
+        if name.startswith(("KUBERNETES", "VALETKEY")):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VALETKEY_DOOR", f"https://127.0.0.1:{door.port}")
+    monkeypatch.setenv("VALETKEY_DOOR_CA", str(door.folder / "ca.crt"))
+    line = "shop: get,patch deployments.apps"
+    for name in ("VALETKEY_ACCOUNT", "VALETKEY_ACCOUNT_DIRECTORY"):
+        monkeypatch.setenv(name, str(mount.account))
+    async with valetkey.access("remediation", "Restart checkout", line) as grant:
+        credential = Caller(token=grant.token())
+        assert await agent.may(credential)
+        _, made = await agent.api.get(f"{OURS}/namespaces/agents/accessrequests/{grant.name}")
+        assert made["spec"]["requester"]["via"] == "Door"
+    await agent.dead(credential)
+    assert (await agent.finished(grant.name))["message"].endswith("Succeeded")
+    with pytest.raises(valetkey.Denied) as denied:
+        async with valetkey.access("remediation", "Delete checkout", "shop: delete deployments.apps"):
+            pass
+    assert denied.value.reason == "AccessBeyondPolicy"
+    await connections.close()

@@ -43,6 +43,8 @@ def shown(body: Json, *, status: str | None = None) -> Answer:
         "uid": metadata["uid"],
         "version": metadata["resourceVersion"],
         "subject": {"podUID": body["spec"]["subject"]["podUID"]},
+        # By these an agent that was started again tells whether it can go on with it.
+        "spec": {field: body["spec"][field] for field in ("delivery", "outcome") if field in body["spec"]},
         "status": now,
     }
     over = _holds(body, "Finished")

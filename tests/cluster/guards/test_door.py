@@ -66,9 +66,12 @@ async def door(api: Api, world: World, helm: Helm) -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def asked_there(api: Api, world: World, door: Caller) -> str:
-    """The path of a live request that the door made for the asker."""
+    """The path of a request that the door made for the asker, who has to say that it still works."""
     made = await api.made(REQUESTS, by_door(world), by=door)
-    return f"{REQUESTS}/{made['metadata']['name']}"
+    path = f"{REQUESTS}/{made['metadata']['name']}"
+    wants = {"status": {"heartbeat": {"within": "60s"}}}
+    accepted(await api.patch(f"{path}/status", wants, by=world.tokens["operator"]))
+    return path
 
 
 def by_door(world: World, who: str = "asker", **change: Any) -> Json:
@@ -244,7 +247,7 @@ WRITES: dict[str, tuple[str, Json]] = {
 @pytest.mark.parametrize("what", WRITES)
 async def test_whatever_rbac_lets_it_the_door_writes_nothing_else(api: Api, door: Caller, what: str) -> None:
     path, body = WRITES[what]
-    named = merged(body, {"metadata": {"name": None if what == "a token" else unique("x")}})
+    named = merged(body, {"metadata": {"name": None if what in ("a token", "what somebody may") else unique("x")}})
     refused(await api.post(path, named, by=everything(USER)), "door-leash", "the valetkey door does not CREATE ")
 
 

@@ -156,6 +156,7 @@ async def test_who_asks_is_answered_the_moment_that_it_is_granted_with_what_open
         "uid": made["metadata"]["uid"],
         "version": made["metadata"]["resourceVersion"],
         "subject": {"podUID": "uid-one"},
+        "spec": {"delivery": made["spec"]["delivery"]},
         "status": status,
     }
     await served.is_waited_for(0)  # nothing is watched for nobody
