@@ -45,8 +45,7 @@ class Access:
         try:
             self._grant = await self._life.begin()
         except BaseException:
-            self._process = 0
-            signals.release()
+            self._leave()
             raise
         return self._grant
 
@@ -61,23 +60,22 @@ class Access:
             with signals.leaving():
                 await self._life.end(_outcome(error))
         finally:
-            self._process = 0
-            signals.release()
+            self._leave()
 
     def __enter__(self) -> Grant:
         """Asks and waits until the access is there; raises AccessError."""
         self._enter()
         signals.hold()
         self._life = self._begin()
-        self._loop = Loop()
         try:
+            self._loop = Loop()
             self._grant = self._loop.run(self._life.begin())
         except BaseException:
-            if self._life.open:  # interrupted in the moment that it was granted
-                self._loop.run_to_its_end(self._life.end("Cancelled"))
-            self._loop.close()
-            self._process = 0
-            signals.release()
+            try:
+                if self._loop is not None and self._life.open:  # interrupted in the moment that it was granted
+                    self._loop.run_to_its_end(self._life.end("Cancelled"))
+            finally:
+                self._leave()
             raise
         return self._grant
 
@@ -92,15 +90,23 @@ class Access:
             with signals.leaving():
                 self._loop.run_to_its_end(self._life.end(_outcome(error)))
         finally:
-            self._loop.close()
-            self._process = 0
-            signals.release()
+            self._leave()
 
     def _enter(self) -> None:
         """Once at a time: who leaves it would end another's access."""
         if self._process == os.getpid():
             raise RuntimeError("this access is open already: call valetkey.access again for another")
         self._process = os.getpid()
+
+    def _leave(self) -> None:
+        """It may be entered again, and SIGTERM is what it was before, whatever goes wrong."""
+        self._process = 0
+        loop, self._loop = self._loop, None
+        try:
+            if loop is not None:
+                loop.close()
+        finally:
+            signals.release()
 
     def _note(self, error: BaseException | None) -> None:
         """What failed may have failed for the access had ended."""

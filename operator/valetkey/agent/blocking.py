@@ -45,10 +45,13 @@ class Loop:
 
     def close(self) -> None:
         """Ends loop and thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        try:
+            # There, for this thread may be within a loop that runs, and no thread runs two.
+            self.run_to_its_end(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 async def _others() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tests.unit.agent.agents import access, entries, soon
 from tests.unit.agent.apiserver import POD, Apiserver
 from valetkey.agent import entries as entries_module
 from valetkey.agent import leftovers, pod
+from valetkey.agent.blocking import Loop
 
 
 async def test_the_access_is_there_while_the_block_lasts_and_not_after_it(server: Apiserver) -> None:
@@ -36,6 +39,35 @@ def test_the_same_holds_where_nothing_is_awaited(server: Apiserver) -> None:
         assert grant.token() == "granted-1"
     assert server.outcome() == "Succeeded"
     assert entries() == []
+
+
+async def test_nothing_has_to_be_awaited_within_a_loop_that_runs_either(server: Apiserver) -> None:
+    with access(server) as grant:
+        assert grant.token() == "granted-1"
+    assert server.outcome() == "Succeeded"
+    server.decides = server.deny
+    with pytest.raises(valetkey.Denied), access(server):
+        pass
+    assert entries() == []
+    assert [thread for thread in threading.enumerate() if thread.name == "valetkey"] == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_sigterm_is_what_it_was_even_where_a_loop_does_not_close(
+    server: Apiserver, monkeypatch: pytest.MonkeyPatch, granted: bool
+) -> None:
+    close = Loop.close
+
+    def closed_badly(loop: Loop) -> None:
+        close(loop)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Loop, "close", closed_badly)
+    server.decides = server.grant if granted else server.deny
+    with pytest.raises(ZeroDivisionError), access(server):
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_the_request_says_what_the_agent_said_and_who_it_is(server: Apiserver) -> None:
