@@ -137,7 +137,8 @@ def access(
 ) -> Access:
     """Access for one task, for as long as the block lasts that it is entered for.
 
-    `access` is one line, such as `shop: get,patch deployments.apps/checkout`, or a mapping as `spec.access` has it.
+    `access` is one line, such as `shop: get,patch deployments.apps/checkout`, or a mapping as `spec.access` has it, or
+    that mapping as text: what a denial says is `allowed`, pasted as it is.
     `timeout` is for how long to wait (seconds) where nobody has to approve; people take their time, until the request
     expires, and `on_pending` is called with whom it waits for. With `wait_for_approval=False` ApprovalPending is raised
     instead, and a later call for the same task finds the request. `parent` is `grant.parent` of who handed on the work;

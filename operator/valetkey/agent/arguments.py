@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +65,7 @@ def parser(command: str, usage: str, description: str) -> argparse.ArgumentParse
         "--access",
         required=True,
         action="append",
-        help="such as 'shop: get,patch deployments.apps/checkout', or spec.access of an AccessRequest as JSON",
+        help="such as 'shop: get,patch deployments.apps/checkout', or as JSON, as a denial has it",
     )
     made.add_argument("--account", type=Path, help="where the ServiceAccount is mounted, if elsewhere than usual")
     return made
@@ -75,7 +74,7 @@ def parser(command: str, usage: str, description: str) -> argparse.ArgumentParse
 def ask_of(options: argparse.Namespace, objective: str) -> Ask:
     """What is asked for; raises InvalidAccess."""
     return ask(
-        *(options.purpose, options.objective or objective, _access(options.access)),
+        *(options.purpose, options.objective or objective, "; ".join(options.access)),
         parameters=dict(_parameter(text) for text in options.param),
         task=options.task,
         ttl=options.ttl,
@@ -97,26 +96,16 @@ def configure_output() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="valetkey: %(message)s")
 
 
-def _access(given: Sequence[str]) -> Any:
-    if not given[0].lstrip().startswith("{"):
-        return "; ".join(given)
-    if len(given) > 1:
-        raise InvalidAccess("--access as JSON is given once")
-    return _read(given[0], "--access")
-
-
 def _parameter(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not sign or not name.rstrip(":"):
         raise InvalidAccess(f"--param {text!r} does not read as NAME=TEXT or NAME:=JSON")
-    return (name[:-1], _read(value, f"--param {name}")) if name.endswith(":") else (name, value)
-
-
-def _read(text: str, what: str) -> Any:
+    if not name.endswith(":"):
+        return name, value
     try:
-        return json.loads(text)
+        return name[:-1], json.loads(value)
     except ValueError as error:
-        raise InvalidAccess(f"{what} is no JSON: {error}") from error
+        raise InvalidAccess(f"--param {name} is no JSON: {error}") from error
 
 
 def _length(text: str) -> timedelta:

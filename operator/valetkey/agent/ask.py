@@ -86,7 +86,7 @@ def ask(
         return Ask(
             purpose=purpose,
             objective=" ".join(objective.split()),  # the API wants one line
-            access=_access(access),
+            access=read_access(access),
             parameters=_json(parameters or {}),
             task=task,
             ttl=_ttl(ttl),
@@ -97,15 +97,24 @@ def ask(
         raise InvalidAccess(f"{error}") from error
 
 
-def _access(access: str | Mapping[str, Any]) -> Json:
-    return notation.read(access) if isinstance(access, str) else _json(access)
+def read_access(access: str | Mapping[str, Any]) -> Json:
+    """`spec.access` from a line, from JSON as a denial has it, or from a mapping; raises InvalidAccess, TypeError."""
+    if not isinstance(access, str):
+        return _json(access)
+    text = access.strip().removeprefix("access:").lstrip()
+    if not text.startswith("{"):
+        return notation.read(access)
+    try:
+        return _json(json.loads(text))
+    except ValueError as error:
+        raise InvalidAccess(f"what begins with {{ is read as JSON, and is none: {error}") from error
 
 
 def _delegation(delegation: Mapping[str, Any]) -> Json:
     """Each access in it may be one line."""
     read = _json({name: value for name, value in delegation.items() if name != "access"})
     if "access" in delegation:
-        read["access"] = [_access(access) for access in delegation["access"]]
+        read["access"] = [read_access(access) for access in delegation["access"]]
     return read
 
 

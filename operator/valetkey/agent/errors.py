@@ -106,5 +106,5 @@ class Ended(AccessError):
 
 
 def _ended(text: str) -> str:
-    """With a full stop."""
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    """With a full stop, except where that would be pasted along."""
+    return text if text.endswith((".", "!", "?", "}")) else f"{text}."

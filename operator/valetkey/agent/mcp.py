@@ -151,8 +151,11 @@ def server(accesses: Accesses) -> MCPServer:
         purpose: Annotated[str, Field(description="A purpose that a policy knows, such as remediation.")],
         objective: Annotated[str, Field(description="What the task is to achieve; people and the log read it.")],
         access: Annotated[
-            str,
-            Field(description="Exactly what is needed, as `shop: get,patch deployments.apps/checkout; web: get pods`."),
+            str | dict[str, Any],
+            Field(
+                description="Exactly what is needed, as `shop: get,patch deployments.apps/checkout; web: get pods`; "
+                "or what a denial says is `allowed`, as it is."
+            ),
         ],
         parameters: Annotated[dict[str, Any] | None, Field(description="The purpose's parameters.")] = None,
         ttl: Annotated[str | None, Field(description="For how long, such as 5m.")] = None,

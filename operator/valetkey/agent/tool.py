@@ -14,8 +14,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from valetkey.agent import notation
 from valetkey.agent.access import access as open_access
+from valetkey.agent.ask import read_access
 from valetkey.agent.errors import InvalidAccess
 
 R = TypeVar("R")
@@ -85,14 +85,14 @@ def tool(
 
 
 def _read(access: str | Mapping[str, Any], signature: inspect.Signature) -> Mapping[str, Any]:
-    """The access with its places: a line is read before they are filled in, and means the same whatever that is."""
+    """The access with its places: a text is read before they are filled in, and means the same whatever that is."""
     if not isinstance(access, str):
         return access
     # A word that stands for each argument, and is no name of anything.
     words = {name: f"x{hashlib.sha256(name.encode()).hexdigest()[:16]}x" for name in signature.parameters}
     line = _PLACE.sub(lambda place: words[place[1]], access)
     try:
-        read: Mapping[str, Any] = notation.read(line)
+        read: Mapping[str, Any] = read_access(line)
     except InvalidAccess as error:
         text = str(error)
         for name, word in words.items():

@@ -17,6 +17,8 @@ from tests.unit.agent.apiserver import POD, Apiserver
 from valetkey.agent import entries as entries_module
 from valetkey.agent import leftovers, pod
 from valetkey.agent.blocking import Loop
+from valetkey.kinds.access import Access
+from valetkey.policy import allowances
 
 
 async def test_the_access_is_there_while_the_block_lasts_and_not_after_it(server: Apiserver) -> None:
@@ -164,6 +166,30 @@ def test_a_denial_says_all_that_it_knows(server: Apiserver) -> None:
         assert part in str(denied)
     assert server.made("PATCH") == []
     assert entries() == []
+
+
+def test_what_a_denial_allows_can_be_pasted_and_is_what_is_asked(server: Apiserver) -> None:
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["web"]}
+    allowed = {"kubernetes": {"scopes": [{"namespace": "shop", "rules": [rule]}]}}
+    written = allowances.without_risks(Access.model_validate(allowed), (), {})
+    assert written is not None
+    server.decides = lambda name: server.deny(name, allowed=written)
+    with pytest.raises(valetkey.Denied) as caught, access(server):
+        pass
+    assert f"Allowed there: {written} " in str(caught.value)
+    server.decides = server.grant
+    assert caught.value.allowed is not None
+    for pasted in (caught.value.allowed, caught.value.allowed.removeprefix("access: "), f"\n{written}\n"):
+        with access(server, access=pasted) as grant:
+            assert server.requests[grant.name]["spec"]["access"] == allowed
+
+
+def test_a_namespace_may_be_called_access_and_json_that_is_none_is_refused(server: Apiserver) -> None:
+    with access(server, access="access: get pods"):
+        assert server.only()["spec"]["access"]["kubernetes"]["scopes"][0]["namespace"] == "access"
+    for text in ('access: {"kubernetes"', '{"kubernetes": {}}; shop: get pods', "{shop}: get pods"):
+        with pytest.raises(valetkey.InvalidAccess, match="read as JSON"):
+            access(server, access=text)
 
 
 @pytest.mark.parametrize("reason", ["RequestInvalid", "RequestExpired", "DeliveryFailed", "IssueFailed"])

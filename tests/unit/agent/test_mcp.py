@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -79,3 +80,17 @@ async def test_what_is_over_makes_room_and_leaves_nothing_behind(
     assert len(entries()) == 1
     await accesses.release_all()
     assert entries() == []
+
+
+async def test_a_model_may_pass_what_a_denial_allows_as_text_or_as_an_object(server: Apiserver) -> None:
+    allowed = {"kubernetes": {"scopes": [{"namespace": "shop", "clusterRole": "log-reader"}]}}
+    host = await asyncio.to_thread(Host, server)
+    try:
+        for number, given in enumerate((allowed, f"access: {json.dumps(allowed)}"), start=2):
+            asks = {"purpose": "remediation", "objective": "read", "access": given}
+            call = {"name": "request_access", "arguments": asks}
+            said = (await asyncio.to_thread(host.call, number, "tools/call", call))["result"]["structuredContent"]
+            assert server.requests[said["request"]]["spec"]["access"] == allowed
+    finally:
+        host.process.terminate()
+        host.process.communicate()

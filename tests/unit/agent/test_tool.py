@@ -48,6 +48,17 @@ async def test_the_same_holds_for_a_function_that_is_awaited(server: Apiserver) 
     assert server.only()["spec"]["access"] == {"kubernetes": {"scopes": [{"namespace": "shop"}]}}
 
 
+def test_the_access_of_a_function_may_be_what_a_denial_allows_with_places_in_it(server: Apiserver) -> None:
+    @valetkey.tool(
+        "remediation", "read", 'access: {"kubernetes": {"scopes": [{"namespace": "{where}"}]}}', account=server.account
+    )
+    def read(where: str, *, grant: valetkey.Grant) -> str:
+        return grant.token()
+
+    assert read("shop") == "granted-1"
+    assert server.only()["spec"]["access"] == {"kubernetes": {"scopes": [{"namespace": "shop"}]}}
+
+
 def test_a_call_that_fails_says_so(server: Apiserver) -> None:
     @valetkey.tool("remediation", "fail", "shop: get pods", account=server.account)
     def fail(*, grant: valetkey.Grant) -> None:
