@@ -6,13 +6,14 @@ import itertools
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 import valetkey
 from tests.unit.agent.agents import access, entries, soon
-from tests.unit.agent.apiserver import Apiserver
+from tests.unit.agent.apiserver import Apiserver, serving
 from valetkey.agent import life
 
 
@@ -31,6 +32,25 @@ def test_an_api_server_that_stays_away_is_unreachable(server: Apiserver) -> None
         access(server, timeout=0.5),
     ):
         pass
+
+
+def test_a_server_that_the_pods_authority_does_not_vouch_for_hears_no_token(
+    server: Apiserver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "stranger"
+    folder.mkdir()
+    with serving(folder) as stranger:
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(stranger.port))
+        with pytest.raises(valetkey.Unreachable, match="certificate"), access(server, timeout=0.5):
+            pass
+        assert stranger.calls == []
+
+
+def test_a_server_of_another_name_hears_no_token(server: Apiserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+    with pytest.raises(valetkey.Unreachable, match="certificate"), access(server, timeout=0.5):
+        pass
+    assert server.calls == []
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
