@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from valetkey.agent.errors import AccessError
+from valetkey.agent.volume import Volume
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is put there is checked
 _PRIVATE: Final = 0o700
@@ -80,6 +81,11 @@ class Entry:
         key = X25519PrivateKey.generate()
         write(self.path / "key", key.private_bytes_raw())
         return key
+
+    def volume(self) -> Volume:
+        """Where what was delivered is put, for this user alone; raises OSError."""
+        self.files.mkdir(mode=_PRIVATE, exist_ok=True)
+        return Volume(self.files, mode=0o600)
 
     def shred(self) -> None:
         """Takes away key and files; which request it is about stays."""
@@ -141,14 +147,13 @@ def state_directory(given: Path | str | None = None) -> Path:
     return path
 
 
-def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+def write(path: Path, content: bytes) -> None:
     """Replaces a file: who reads it sees the old content or the new one."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
             file.write(content)
         new.replace(path)
     except BaseException:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Protocol
 
-from valetkey.agent.entries import write
 from valetkey.agent.pod import Pod
 from valetkey.agent.sealed import Delivered
 
@@ -24,26 +23,18 @@ class Place(Protocol):
         ...
 
 
-class Directory:
-    """A directory of this process alone; each file is replaced as a whole."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, files: dict[str, str]) -> None:
-        """Puts them there, the token last: whatever needs the others finds them."""
-        self.path.mkdir(mode=0o700, exist_ok=True)
-        for name, text in files.items():
-            write(self.path / name, text.encode())
+def is_for_kubernetes(delivered: Delivered) -> bool:
+    """Whether it is access to the pod's own API server, so that there is a kubeconfig."""
+    return {"token", "namespace"} <= delivered.keys()
 
 
 def files_of(pod: Pod, delivered: Delivered) -> dict[str, str]:
     """The files of an access; where the API server is and whom to trust is never what was delivered; raises OSError."""
-    return {
+    if not is_for_kubernetes(delivered):
+        return delivered
+    return delivered | {
         "ca.crt": (pod.account / "ca.crt").read_text(),
-        "namespace": delivered.namespace,
-        "kubeconfig": _kubeconfig(pod.server, delivered.namespace),
-        "token": delivered.token,
+        "kubeconfig": _kubeconfig(pod.server, delivered["namespace"]),
     }
 
 

@@ -10,10 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valetkey.agent import files as files_module
 from valetkey.agent.errors import AccessError, Ended
 
 if TYPE_CHECKING:
     from valetkey.agent.pod import Pod
+    from valetkey.agent.sealed import Delivered
 
 
 class Grant:
@@ -23,28 +25,40 @@ class Grant:
         self.name = name
         """The name of the AccessRequest."""
         self.files = files
-        """A directory with token, ca.crt, namespace and kubeconfig, kept fresh: read them again, do not keep them."""
+        """A directory with what was delivered, kept fresh: read the files again, do not keep what they say.
+
+        For Kubernetes those are token and namespace, and ca.crt and kubeconfig beside them.
+        """
         self.parent = {"namespace": pod.namespace, "name": name, "uid": uid}
         """What an agent that works for this one passes as `parent=`."""
         self.expires_at: datetime | None = None
         """When the access ends at the latest, by the cluster's clock."""
         self._server = pod.server
-        self._token = ""
+        self._delivered: Delivered = {}
         self._over: concurrent.futures.Future[Ended] = concurrent.futures.Future()
 
     def token(self) -> str:
-        """The newest token; raises Ended."""
+        """The newest token; raises Ended, and AccessError where this access has none."""
         self._check()
-        return self._token
+        if "token" not in self._delivered:
+            raise self._lacks("token")
+        return self._delivered["token"]
+
+    @property
+    def kubeconfig(self) -> Path | None:
+        """The kubeconfig among the files; None where the access is to something else than Kubernetes."""
+        return self.files / "kubeconfig" if files_module.is_for_kubernetes(self._delivered) else None
 
     def environ(self) -> dict[str, str]:
         """The environment for a program that is to have the access; raises Ended."""
         self._check()
-        return os.environ | {"KUBECONFIG": str(self.files / "kubeconfig")}
+        return os.environ | ({} if self.kubeconfig is None else {"KUBECONFIG": str(self.kubeconfig)})
 
     def kubernetes(self) -> Any:
-        """An ApiClient of the package `kubernetes`, which always sends the newest token; raises Ended."""
+        """An ApiClient of the package `kubernetes`, which always sends the newest token; raises Ended, AccessError."""
         self._check()
+        if self.kubeconfig is None:
+            raise self._lacks("kubeconfig")
         try:
             client = importlib.import_module("kubernetes.client")
         except ImportError as error:
@@ -69,14 +83,17 @@ class Grant:
         """Waits until the access is over and says why."""
         return await asyncio.shield(asyncio.wrap_future(self._over))
 
-    def renew(self, token: str, expires_at: datetime | None) -> None:
-        """Its life says: there is a new token."""
-        self._token, self.expires_at = token, expires_at or self.expires_at
+    def renew(self, delivered: Delivered, expires_at: datetime | None) -> None:
+        """Its life says: this was delivered."""
+        self._delivered, self.expires_at = delivered, expires_at or self.expires_at
 
     def finish(self, reason: str, message: str) -> None:
         """Its life says: it is over."""
         if not self._over.done():
             self._over.set_result(Ended(reason, message))
+
+    def _lacks(self, what: str) -> AccessError:
+        return AccessError(f"this access has no {what}: its files are {', '.join(sorted(self._delivered))}")
 
     def _check(self) -> None:
         if (over := self.ended) is not None:

@@ -113,7 +113,7 @@ class Life:
             self._wait_for(said, clock, name)
             if said.sealed is not None:
                 break
-        place = self._place or files.Directory(self._entry.files)
+        place = self._place or self._entry.volume()
         self._grant = Grant(pod=self._pod, name=name, uid=uid, files=place.path)
         left = self._entry.reference()
         box = Box(key, request_uid=uid, pod_uid=self._pod.uid, lowest=left.sequence if left is not None else 0)

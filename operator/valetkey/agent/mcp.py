@@ -60,7 +60,9 @@ class Held:
         if (ended := grant.ended) is not None:
             return {"access": name, "state": "ended", "reason": ended.reason, "message": ended.message}
         until = {} if grant.expires_at is None else {"until": grant.expires_at.isoformat()}
-        where = {"KUBECONFIG": str(grant.files / "kubeconfig"), "directory": str(grant.files)}
+        where = {"directory": str(grant.files)}
+        if grant.kubeconfig is not None:
+            where["KUBECONFIG"] = str(grant.kubeconfig)
         return {"access": name, "state": "granted", "request": grant.name, **where, **until}
 
 

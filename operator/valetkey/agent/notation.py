@@ -67,6 +67,8 @@ _VERB: Final = re.compile(r"[a-z]+|\*")
 _WORD: Final = re.compile(r"[A-Za-z0-9._:-]+")
 _RESOURCE: Final = re.compile(r"[a-z0-9][a-z0-9-]*|\*")
 _GROUP: Final = re.compile(r"[a-z0-9][a-z0-9.-]*|\*")
+_OF_TABLES: Final = {"select", "insert", "call"}
+"""What they would mean here one day is not to be what they mean today."""
 _MAPPING: Final = "pass the access as a mapping, as spec.access of an AccessRequest has it"
 
 
@@ -88,7 +90,11 @@ class _Reader:
         roles: list[Json] = []
         for text, at in self._parts():
             self._at = at
+            if "(" in text or ")" in text:
+                self._not_kubernetes()
             place, verbs, objects = self._split(text)
+            if not _OF_TABLES.isdisjoint(verbs.split(",")):
+                self._not_kubernetes()
             if verbs == "clusterrole":
                 roles.append(_scope(place) | {"clusterRole": self._word(objects, _WORD, "the name of a ClusterRole")})
             else:
@@ -193,6 +199,9 @@ class _Reader:
         if not pattern.fullmatch(word):
             self._refuse(f"{word!r} is not {what}")
         return word
+
+    def _not_kubernetes(self) -> NoReturn:
+        self._refuse("this is not Kubernetes access; pass a mapping")
 
     def _refuse(self, message: str) -> NoReturn:
         raise InvalidAccess(message, line=self._line, position=self._at)

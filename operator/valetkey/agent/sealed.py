@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -17,6 +18,9 @@ _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
 _VERSION: Final = b"valetkey/v1"
 _UID: Final = 36
 _MOST: Final = 2**64
+_FILE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,252}")
+_KUBECONFIG: Final = "kubeconfig"
+"""It may name programs to run, and says where the API server is: it is written here, and never what was delivered."""
 
 
 class Sealed(NamedTuple):
@@ -27,11 +31,8 @@ class Sealed(NamedTuple):
     grant_uid: str
 
 
-class Delivered(NamedTuple):
-    """What was sealed."""
-
-    token: str
-    namespace: str
+Delivered = dict[str, str]
+"""What was sealed: files, by their names."""
 
 
 class Box:
@@ -80,9 +81,13 @@ def _info(request_uid: str, pod_uid: str, grant_uid: str, sequence: int) -> byte
 def _delivered(text: bytes) -> Delivered:
     try:
         files = json.loads(text)
-        token, namespace = files["token"], files["namespace"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise NotOpened("what was delivered has no token and namespace: this version cannot use it") from error
-    if not (isinstance(token, str) and isinstance(namespace, str) and token):
-        raise NotOpened("what was delivered has no token and namespace: this version cannot use it")
-    return Delivered(token=token, namespace=namespace)
+    except ValueError as error:
+        raise NotOpened("what was delivered is no JSON: this version cannot use it") from error
+    if not isinstance(files, dict) or not files:
+        raise NotOpened("what was delivered is no set of files: this version cannot use it")
+    for name, content in files.items():
+        if not _FILE.fullmatch(name) or name == _KUBECONFIG:
+            raise NotOpened(f"what was delivered has a file {name!r}, a name that is not taken; it was not used")
+        if not isinstance(content, str) or not content:
+            raise NotOpened(f"what was delivered has no text for {name}: this version cannot use it")
+    return files

@@ -95,7 +95,7 @@ class Upkeep:
     def _opened(self, said: Answer) -> Delivered | None:
         delivered = self._box.open(said.sealed) if said.sealed is not None else None
         if delivered is not None:
-            self._grant.renew(delivered.token, said.expires_at)
+            self._grant.renew(delivered, said.expires_at)
             self._tell(said.sealed.sequence if said.sealed is not None else 0)
         return delivered
 

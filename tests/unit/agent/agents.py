@@ -59,6 +59,11 @@ def entries() -> list[Path]:
     return sorted(p for pod in Path(os.environ["VALETKEY_DIR"]).glob("*") for p in pod.iterdir())
 
 
+def shown(directory: Path) -> set[str]:
+    """The names of the files that a program sees."""
+    return {path.name for path in directory.iterdir() if not path.name.startswith("..")}
+
+
 def command(server: Apiserver, *arguments: str) -> subprocess.Popen[str]:
     """`valetkey run` or `valetkey sidecar`, asking for that access."""
     name, *rest = arguments

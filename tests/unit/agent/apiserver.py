@@ -132,12 +132,20 @@ class Apiserver:
 
     # What the operator does.
 
-    def grant(self, name: str, *, token: str = "granted-1", sequence: int = 1, **change: Any) -> None:
+    def grant(
+        self,
+        name: str,
+        *,
+        token: str = "granted-1",
+        sequence: int = 1,
+        files: dict[str, str] | None = None,
+        **change: Any,
+    ) -> None:
         """Grants a request, or renews what was granted."""
 
         def write(request: Json) -> None:
             uid = request.setdefault("status", {}).setdefault("grant", {"name": name, "uid": str(uuid.uuid4())})["uid"]
-            text = json.dumps({"namespace": "shop", "token": token})
+            text = json.dumps({"namespace": "shop", "token": token} if files is None else files)
             given = {"sequence": sequence, "ciphertext": sealed(request, text, sequence=sequence, grant=uid)} | change
             request["status"]["delivery"] = {"sealed": given}
             at = datetime.now(UTC) + timedelta(minutes=5) - self.stamps_are_late_by

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import valetkey
-from tests.unit.agent.agents import access, entries, soon
+from tests.unit.agent.agents import access, entries, shown, soon
 from tests.unit.agent.apiserver import POD, Apiserver
 from valetkey.agent import entries as entries_module
 from valetkey.agent import leftovers, pod
@@ -24,7 +24,7 @@ from valetkey.policy import allowances
 async def test_the_access_is_there_while_the_block_lasts_and_not_after_it(server: Apiserver) -> None:
     async with access(server, parameters={"deployment": "checkout"}, ttl="5m") as grant:
         assert grant.token() == "granted-1"
-        assert {p.name for p in grant.files.iterdir()} == {"token", "ca.crt", "namespace", "kubeconfig"}
+        assert shown(grant.files) == {"token", "ca.crt", "namespace", "kubeconfig"}
         assert server.outcome() is None
         files = grant.files
     assert server.outcome() == "Succeeded"
@@ -101,7 +101,8 @@ def test_the_kubeconfig_goes_to_the_pods_own_api_server_with_the_files_beside_it
         config = json.loads((grant.files / "kubeconfig").read_text())
         assert grant.environ()["KUBECONFIG"] == str(grant.files / "kubeconfig")
         assert (grant.files / "ca.crt").read_bytes() == (server.account / "ca.crt").read_bytes()
-        assert (grant.files / "token").stat().st_mode & 0o777 == 0o600
+        modes = [path.stat().st_mode & 0o777 for path in (grant.files, grant.files / "..data", grant.files / "token")]
+        assert modes == [0o700, 0o700, 0o600]
     (cluster,) = config["clusters"]
     assert cluster["cluster"] == {
         "server": f"https://127.0.0.1:{server.port}",
@@ -109,6 +110,39 @@ def test_the_kubeconfig_goes_to_the_pods_own_api_server_with_the_files_beside_it
     }
     assert config["users"][0]["user"] == {"tokenFile": "token"}
     assert config["contexts"][0]["context"]["namespace"] == "shop"
+
+
+def test_what_is_delivered_for_something_else_is_files_and_nothing_is_added(
+    server: Apiserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "as before")
+    delivered = {"username": "v-fixer", "password": "p-1", "ca.crt": "the database's"}
+    server.decides = lambda name: server.grant(name, files=delivered)
+    with access(server) as grant:
+        assert {name: (grant.files / name).read_text() for name in shown(grant.files)} == delivered
+        assert grant.kubeconfig is None
+        assert grant.environ()["KUBECONFIG"] == "as before"
+        for wanted in (grant.token, grant.kubernetes):
+            with pytest.raises(valetkey.AccessError, match=r"its files are ca\.crt, password, username"):
+                wanted()
+        server.grant(grant.name, files=delivered | {"password": "p-2"}, sequence=2)
+        soon(lambda: (grant.files / "password").read_text() == "p-2", "the renewal")
+
+
+def test_whom_to_trust_is_never_what_was_delivered(server: Apiserver) -> None:
+    delivered = {"namespace": "shop", "token": "granted", "ca.crt": "a stranger's"}
+    server.decides = lambda name: server.grant(name, files=delivered)
+    with access(server) as grant:
+        assert (grant.files / "ca.crt").read_bytes() == (server.account / "ca.crt").read_bytes()
+
+
+def test_a_file_that_is_delivered_no_more_is_there_no_more(server: Apiserver) -> None:
+    server.decides = lambda name: server.grant(name, files={"username": "one", "old": "file"})
+    with access(server) as grant:
+        assert shown(grant.files) == {"username", "old"}
+        server.grant(grant.name, files={"username": "two"}, sequence=2)
+        soon(lambda: (grant.files / "username").read_text() == "two", "the renewal")
+        soon(lambda: shown(grant.files) == {"username"}, "the other to go")
 
 
 @pytest.mark.parametrize(

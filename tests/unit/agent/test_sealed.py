@@ -37,8 +37,7 @@ def box(key: X25519PrivateKey = KEY, *, request: str = REQUEST["metadata"]["uid"
 def test_what_was_sealed_for_it_is_opened_once_and_then_known() -> None:
     reader, first = box(), sealed()
     opened = reader.open(first)
-    assert opened is not None
-    assert (opened.token, opened.namespace) == ("granted", "shop")
+    assert opened == {"token": "granted", "namespace": "shop"}
     assert reader.open(first) is None
     assert reader.open(sealed(2)) is not None
 
@@ -84,9 +83,14 @@ OTHER = str(uuid.UUID(int=0xBAD))
         (box(), Sealed(ciphertext="no base64", sequence=1, grant_uid=GRANT)),
         (box(), sealed(text="[]")),
         (box(), sealed(text="no json")),
-        (box(), sealed(text='{"token": "t"}')),
+        (box(), sealed(text="{}")),
         (box(), sealed(text='{"token": "", "namespace": "shop"}')),
         (box(), sealed(text='{"token": 1, "namespace": "shop"}')),
+        (box(), sealed(text='{"kubeconfig": "users: [{exec: evil}]"}')),
+        *(
+            (box(), sealed(text=json.dumps({name: "x"})))
+            for name in ("", "..", ".x", "a/b", "/a", "A", "a\n", "x" * 254)
+        ),
     ],
 )
 def test_what_is_for_another_or_makes_no_sense_is_refused_and_the_next_is_opened(reader: Box, given: Sealed) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.agent.agents import command, done, entries, soon
+from tests.unit.agent.agents import command, done, entries, shown, soon
 from tests.unit.agent.apiserver import Apiserver
 from valetkey.agent.volume import Volume
 
@@ -44,11 +44,6 @@ def sidecar(server: Apiserver, volume: Path, *arguments: str) -> Iterator[subpro
 
 def _shows(volume: Path, token: str) -> bool:
     return (volume / "token").read_text() == token
-
-
-def shown(volume: Path) -> set[str]:
-    """The names that a program sees."""
-    return {path.name for path in volume.iterdir() if not path.name.startswith("..")}
 
 
 def test_the_files_are_there_while_it_runs_and_sigterm_ends_it_well(server: Apiserver, volume: Path) -> None:
