@@ -233,6 +233,23 @@ def test_what_was_never_granted_is_a_denial_with_its_reason(server: Apiserver, r
         pass
 
 
+@pytest.mark.parametrize(
+    ("kind", "finished", "reason"),
+    [("Identified", "RequestInvalid", "PodNotFound"), ("Approved", "RequestDenied", "No")],
+)
+def test_a_denial_has_the_reason_of_the_condition_that_refused(
+    server: Apiserver, kind: str, finished: str, reason: str
+) -> None:
+    def refuse(name: str) -> None:
+        server.say(name, kind, "False", reason, "there is a reason")
+        server.say(name, "Finished", "True", finished, "it is over")
+
+    server.decides = refuse
+    with pytest.raises(valetkey.Denied, match="there is a reason") as caught, access(server):
+        pass
+    assert caught.value.reason == reason
+
+
 def test_a_request_without_an_operator_times_out_and_is_taken_back(server: Apiserver) -> None:
     server.decides = server.nothing
     with pytest.raises(valetkey.TimedOut, match=r"within 0.6 s: nobody has decided"), access(server, timeout=0.6):
@@ -414,6 +431,14 @@ def test_a_state_directory_that_others_reach_is_refused(server: Apiserver, tmp_p
         with pytest.raises(valetkey.AccessError, match=str(directory)), access(server, directory=directory):
             pass
     assert server.calls == []
+
+
+def test_a_state_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state"
+    assert entries_module.state_directory(state) == state
+    monkeypatch.setattr("os.getuid", lambda: state.stat().st_uid + 1)
+    with pytest.raises(valetkey.AccessError, match="not a directory of this user alone"):
+        entries_module.state_directory(state)
 
 
 def test_an_address_of_version_6_is_in_brackets(server: Apiserver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import itertools
 import threading
 import time
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from aiohttp import web
 import valetkey
 from tests.unit.agent.agents import access, entries, soon
 from tests.unit.agent.apiserver import Apiserver, serving
-from valetkey.agent import life
+from valetkey.agent import life, upkeep
+from valetkey.agent.volume import Volume
 
 
 def test_an_api_server_that_is_away_is_waited_for(server: Apiserver) -> None:
@@ -138,6 +142,41 @@ def test_a_request_that_went_while_nobody_looked_has_ended(server: Apiserver) ->
         assert grant.ended.reason == "RequestDeleted"
 
 
+def test_another_request_of_the_same_name_is_not_this_one(server: Apiserver) -> None:
+    with access(server) as grant:
+        server.change(grant.name, lambda request: request["metadata"].update(uid=str(uuid.uuid4())))
+        soon(lambda: grant.ended, "the end")
+        assert grant.ended is not None
+        assert grant.ended.reason == "RequestDeleted"
+    assert server.outcome() is None
+
+
+def test_an_older_renewal_that_found_no_room_is_not_put_over_the_newest(
+    server: Apiserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_FIRST_PAUSE", 0.05)
+    written: list[str] = []
+    tried: list[str] = []
+    full = threading.Event()
+
+    def write(volume: Volume, files: dict[str, str]) -> None:
+        tried.append(files["token"])
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(files["token"])
+
+    monkeypatch.setattr(Volume, "write", write)
+    with access(server) as grant:
+        full.set()
+        for number in (2, 3):
+            server.grant(grant.name, token=f"granted-{number}", sequence=number)
+            soon(functools.partial(lambda token: token in tried, f"granted-{number}"), "the renewal")
+        full.clear()
+        soon(lambda: "granted-3" in written, "the newest")
+        time.sleep(0.5)
+    assert written == ["granted-1", "granted-3"]
+
+
 def test_an_api_server_that_is_away_for_a_while_costs_a_live_access_nothing(server: Apiserver) -> None:
     with access(server) as grant:
         server.away()
@@ -255,6 +294,20 @@ def test_a_beat_that_is_not_heard_is_said_again_in_time(server: Apiserver) -> No
         server.faults["PATCH"] += [503, 503]
         soon(lambda: beat(grant.name), "two more")
     assert max(later - sooner for sooner, later in itertools.pairwise(heard)) < 1.5
+
+
+def test_beats_come_after_a_third_of_what_the_policy_allows(server: Apiserver) -> None:
+    def decides(name: str) -> None:
+        server.change(name, lambda r: r.setdefault("status", {}).update(heartbeat={"within": "3s"}))
+        server.grant(name)
+
+    server.decides = decides
+    with access(server):
+        heard = [time.monotonic()]
+        for number in (1, 2):
+            soon(functools.partial(lambda count: len(server.made("PATCH")) >= count, number), f"beat {number}")
+            heard.append(time.monotonic())
+    assert all(0.5 < later - sooner < 2 for sooner, later in itertools.pairwise(heard)), heard
 
 
 def test_without_such_a_policy_nothing_beats(server: Apiserver) -> None:

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import valetkey
@@ -76,6 +76,7 @@ def accesses(draw: st.DrawFn) -> dict[str, Any]:
     return {"kubernetes": {"scopes": scopes}}
 
 
+@settings(deadline=None)  # a busy machine is no fault of the notation's
 @given(accesses())
 def test_what_the_operator_writes_reads_back_as_the_same_rights(access: dict[str, Any]) -> None:
     written = line(Access.model_validate(access))

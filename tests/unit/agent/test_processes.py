@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 
 import pytest
 
+import valetkey
 from tests.unit.agent.agents import access, done, entries, process, soon
 from tests.unit.agent.apiserver import Apiserver
 from valetkey.agent import leftovers
@@ -98,6 +100,27 @@ def test_what_has_ended_meanwhile_is_asked_for_anew(server: Apiserver) -> None:
     with access(server) as grant:
         assert grant.name != name
     assert entries() == []
+
+
+def test_another_request_of_the_same_name_is_neither_gone_on_with_nor_ended(server: Apiserver) -> None:
+    name = killed(server)
+    server.change(name, lambda request: request["metadata"].update(uid=str(uuid.uuid4())))
+    with access(server) as grant:
+        assert grant.name != name
+    assert server.outcome(name) is None
+
+
+def test_what_was_left_to_be_found_and_has_been_is_ended_like_any_other_if_its_process_dies(server: Apiserver) -> None:
+    server.decides = server.ask_people
+    with pytest.raises(valetkey.ApprovalPending) as caught:
+        access(server, wait_for_approval=False).__enter__()
+    server.grant(caught.value.request)
+    assert killed(server) == caught.value.request
+    server.decides = server.grant
+    leftovers._looked_at.clear()
+    with access(server, objective="something else"):
+        pass
+    assert server.outcome(caught.value.request) == "Cancelled"
 
 
 def test_what_was_never_made_is_asked_for_anew(server: Apiserver) -> None:
@@ -270,10 +293,22 @@ def test_the_first_access_imports_no_more_than_it_needs() -> None:
 
 
 def test_what_it_does_not_have_it_says_it_does_not_have() -> None:
-    import valetkey
-
     with pytest.raises(AttributeError, match="no attribute 'acess'"):
         valetkey.acess  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_child_that_leaves_the_block_says_nothing_of_the_task(server: Apiserver) -> None:
+    code = """
+import warnings
+warnings.simplefilter("ignore")
+with opened() as grant:
+    if os.fork() == 0:
+        signal.alarm(10)
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), grant.token(), flush=True)
+"""
+    assert done(process(server, code))[:2] == (0, "3 granted-1\n")
+    assert server.made("PATCH") == [{"spec": {"outcome": "Succeeded"}}]
 
 
 def test_an_access_that_was_made_before_a_fork_is_ended_by_the_process_that_entered_it(server: Apiserver) -> None:

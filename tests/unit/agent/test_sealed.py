@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import valetkey
 from tests.unit.agent import apiserver
 from tests.unit.agent.agents import access, soon
 from tests.unit.agent.apiserver import POD, Apiserver
+from valetkey.agent import sealed as sealed_module
 from valetkey.agent.sealed import Box, Sealed, public_key
 
 GRANT = str(uuid.UUID(int=0x6A))
@@ -62,6 +64,24 @@ def test_a_single_bit_that_differs_is_refused(at: int) -> None:
     good = sealed()
     with pytest.raises(valetkey.NotOpened):
         box().open(Sealed(ciphertext=flipped(good.ciphertext, at), sequence=1, grant_uid=GRANT))
+
+
+def test_uids_that_read_the_same_one_after_the_other_are_not_the_same() -> None:
+    uid, pod = REQUEST["metadata"]["uid"], POD["uid"]
+    with pytest.raises(valetkey.NotOpened, match="36 characters"):
+        box(request=uid + pod[0], pod=pod[1:]).open(sealed())
+
+
+def test_what_other_clients_are_tested_with_is_opened_here_too() -> None:
+    vector = json.loads((Path(__file__).parents[3] / "clients" / "vector.json").read_text())
+    request = vector["request"]
+    pod, status = request["spec"]["subject"]["podUID"], request["status"]
+    given = Sealed(grant_uid=status["grant"]["uid"], **status["delivery"]["sealed"])
+    info = sealed_module._info(request["metadata"]["uid"], pod, given.grant_uid, given.sequence)
+    assert info.hex() == vector["info"]
+    key = X25519PrivateKey.from_private_bytes(base64.b64decode(vector["privateKey"]))
+    assert public_key(key) == request["spec"]["delivery"]["sealed"]["publicKey"]
+    assert box(key, request=request["metadata"]["uid"], pod=pod).open(given) == vector["files"]
 
 
 OTHER = str(uuid.UUID(int=0xBAD))

@@ -200,6 +200,15 @@ def _read_in(folder: int, name: str) -> str:
         os.close(descriptor)
 
 
+def test_who_was_led_to_the_set_before_still_finds_it_and_no_older_one(volume: Path) -> None:
+    kept, sets = Volume(volume), []
+    for number in "123":
+        kept.write({"token": number})
+        sets.append(volume / (volume / "..data").readlink())
+    assert [path.exists() for path in sets] == [False, True, True]
+    assert (sets[1] / "token").read_text() == "2"
+
+
 def test_what_is_not_there_is_bad_usage(server: Apiserver, volume: Path) -> None:
     volume.rmdir()
     assert done(command(server, "sidecar", "--directory", str(volume)))[0] == 2
