@@ -8,7 +8,22 @@ import sys
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
-from tests.bench import containers, crowd, decide, ends, failover, flood, imports, many, one, outage, policy, rows, sdk
+from tests.bench import (
+    containers,
+    crowd,
+    decide,
+    door,
+    ends,
+    failover,
+    flood,
+    imports,
+    many,
+    one,
+    outage,
+    policy,
+    rows,
+    sdk,
+)
 from tests.bench.rig import Rig
 from tests.bench.table import Row, save, show
 from tests.cluster.audit_log import count
@@ -87,6 +102,8 @@ async def measure(cluster: Cluster, measured: list[Row], *, quick: bool, only: C
                     await sdk.measure(rig, 20 if quick else 500), await sdk.calls(rig, 5 if quick else 50)
                 )
                 number, tasks = (5, 4) if quick else (50, 20)
+                async with door.opened(rig):
+                    measured += rows.of_door(await door.measure(rig, 20 if quick else 500))
                 measured += rows.of_agents(await sdk.many(rig, number, tasks), await sdk.restarted(rig, number))
         if "burst" in only:
             measured += await _burst(rig, 60 if quick else 300)

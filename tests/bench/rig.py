@@ -86,8 +86,7 @@ class Rig:
         for name in (AGENTS, FLOOD, SHOP, GRANTS):
             await self.server.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         self.say("installing the chart")
-        chart = ("upgrade", "--install", "valetkey", str(ROOT / "charts" / "valetkey"), "--namespace", SYSTEM)
-        await asyncio.to_thread(self._helm, *chart, "--create-namespace", "--wait", "--timeout", "120s", values=VALUES)
+        await self._chart(VALUES)
         await self._copies()
         self.bare = Bare(self.server, STATE / "bench-bare.log", await self._bare_token())
         await self.server.send("POST", f"{OURS}/agentpolicies", POLICY)
@@ -127,6 +126,16 @@ class Rig:
 
         await until(there, f"{number} replicas to be ready", seconds=120)
 
+    async def upgrade(self, values: Json) -> None:
+        """Changes the chart's values, and waits until requests are trusted again."""
+        await self._chart(values)
+        await self.replicas(1)
+        await asyncio.sleep(5)
+
+    async def _chart(self, values: Json) -> None:
+        chart = ("upgrade", "--install", "valetkey", str(ROOT / "charts" / "valetkey"), "--namespace", SYSTEM)
+        await asyncio.to_thread(self._helm, *chart, "--create-namespace", "--wait", "--timeout", "120s", values=values)
+
     async def pods(self, prefix: str, number: int) -> list[Json]:
         """Pods of agents on the paper node, each with a Secret volume of its own."""
         return await spread(16, [self.pod(f"{prefix}-{index}") for index in range(number)])
@@ -152,12 +161,13 @@ class Rig:
         }
         return await self.server.send("POST", f"/api/v1/namespaces/{namespace}/pods", body)
 
-    async def token(self, pod: Json) -> str:
-        """A token bound to a pod, as its kubelet would get it."""
+    async def token(self, pod: Json, audience: str | None = None) -> str:
+        """A token bound to a pod, as its kubelet would get it; for the API server, or another audience."""
         meta = pod["metadata"]
         bound = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
         path = f"/api/v1/namespaces/{meta['namespace']}/serviceaccounts/default/token"
-        answer = await self.server.send("POST", path, {"spec": {"expirationSeconds": 3600, "boundObjectRef": bound}})
+        spec = {"expirationSeconds": 3600, "boundObjectRef": bound} | ({"audiences": [audience]} if audience else {})
+        answer = await self.server.send("POST", path, {"spec": spec})
         token: str = answer["status"]["token"]
         return token
 

@@ -49,6 +49,12 @@ def of_sdk(times: dict[str, list[float]], calls: float) -> list[Row]:
     ]
 
 
+def of_door(times: dict[str, list[float]]) -> list[Row]:
+    """The same by the door, beside the SDK's own path."""
+    row = beside("access() entered → usable by the door; beside it straight", 50, times["door"], times["straight"], 1.1)
+    return [row, beside(f"the same of {len(times['door'])}", 99, times["door"], times["straight"], 1.1)]
+
+
 def of_agents(served: Served, restarted: Served) -> list[Row]:
     """Many agents at once, and those that wait for an operator that is away."""
     return [

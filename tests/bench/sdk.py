@@ -66,11 +66,11 @@ def inside(rig: Rig) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-async def mount(rig: Rig, pod: Json) -> Path:
+async def mount(rig: Rig, pod: Json, audience: str | None = None) -> Path:
     """The ServiceAccount's mount of a pod, as a kubelet makes it."""
     name = pod["metadata"]["name"]
     bundle = await rig.server.send("GET", f"/api/v1/namespaces/{AGENTS}/configmaps/kube-root-ca.crt")
-    files = {"token": await rig.token(pod), "namespace": AGENTS, "ca.crt": bundle["data"]["ca.crt"]}
+    files = {"token": await rig.token(pod, audience), "namespace": AGENTS, "ca.crt": bundle["data"]["ca.crt"]}
     return _written(HERE / name, files)
 
 
@@ -91,7 +91,7 @@ async def measure(rig: Rig, number: int, begin: Begin = straight, prefix: str = 
         for index in range(number):
             if index % 50 == 0:
                 rig.say(f"access by the SDK ({prefix}): {index} of {number}")
-            ready, dead, name = await _block(rig, begin, where, f"{prefix}-{index}")
+            ready, dead, name = await block(rig, begin, where, f"{prefix}-{index}")
             await gone.when(name)
             times["ready"].append(ready)
             times["dead"].append(dead)
@@ -106,7 +106,7 @@ async def calls(rig: Rig, number: int) -> float:
     since = datetime.now(UTC)
     async with Watcher(rig.server, GRANTS, removed) as gone:
         for index in range(number):
-            _, _, name = await _block(rig, straight, where, f"calls-{index}")
+            _, _, name = await block(rig, straight, where, f"calls-{index}")
             await gone.when(name)
     await asyncio.sleep(2)  # the last Events are on their way
     counted = count(AUDIT_LOG, since, datetime.now(UTC))
@@ -181,7 +181,8 @@ async def restarted(rig: Rig, agents: int) -> Served:
     return Served(agents, failed, 0, ready, time.perf_counter() - began)
 
 
-async def _block(rig: Rig, begin: Begin, where: Path, task: str) -> tuple[float, float, str]:
+async def block(rig: Rig, begin: Begin, where: Path, task: str) -> tuple[float, float, str]:
+    """Milliseconds from entering to having access and from leaving to refusal, and the request's name."""
     entered = time.perf_counter()
     async with begin(where, task) as held:
         usable = time.perf_counter()
