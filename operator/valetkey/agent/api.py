@@ -145,6 +145,7 @@ class Api:
                 data=None if body is None else json.dumps(body(token)).encode(),
                 headers={"Authorization": f"Bearer {token}"} | ({} if body is None else {"Content-Type": kind}),
                 timeout=limits,
+                allow_redirects=False,  # the token is for this server alone
             )
             if response.status != 401 or not again:
                 break
