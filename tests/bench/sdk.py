@@ -47,7 +47,13 @@ class Served:
 def straight(mount: Path, task: str) -> valetkey.Access:
     """By the API server."""
     return valetkey.access(
-        "bench", "measure", f"{SHOP}: get configmaps", task=task, account=mount, directory=HERE / "keys", timeout=120
+        "bench",
+        "measure",
+        f"{SHOP}: get configmaps",
+        task=task,
+        account_directory=mount,
+        state_directory=HERE / "keys",
+        timeout=120,
     )
 
 

@@ -35,7 +35,7 @@ async def mounted(agent: Agent, directory: Path) -> Mount:
         "PYTHONUNBUFFERED": "1",
         "KUBERNETES_SERVICE_HOST": str(server.hostname),
         "KUBERNETES_SERVICE_PORT": str(server.port or 443),
-        "VALETKEY_DIR": str(directory / "keys"),
+        "VALETKEY_STATE_DIRECTORY": str(directory / "keys"),
         "HOME": str(directory),
     }
     return Mount(account, environment)

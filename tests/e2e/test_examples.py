@@ -155,7 +155,7 @@ async def test_a_plain_python_agent(stage: Stage) -> None:
 async def test_an_agent_of_pydantic_ai_with_a_model_for_tests(stage: Stage, agent: Agent, tmp_path: Path) -> None:
     # It runs beside its pod, whose mount it has: its package is in no image.
     mount = await mounted(agent, tmp_path)
-    account = {"VALETKEY_ACCOUNT": str(mount.account), "PATH": stage.cluster.environment["PATH"]}
+    account = {"VALETKEY_ACCOUNT_DIRECTORY": str(mount.account), "PATH": stage.cluster.environment["PATH"]}
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, str(EXAMPLES / "pydantic-ai" / "agent.py")],

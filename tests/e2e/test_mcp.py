@@ -44,7 +44,7 @@ class Model:
 async def model(agent: Agent, tmp_path: Path) -> Model:
     mount = await mounted(agent, tmp_path)
     said = tuple(tmp_path / name for name in ("in", "out", "err"))
-    command = shlex.join([sys.executable, "-m", "valetkey", "mcp", "--account", str(mount.account)])
+    command = shlex.join([sys.executable, "-m", "valetkey", "mcp", "--account-directory", str(mount.account)])
     tee = f"tee {said[0]} | {command} 2> {said[2]} | tee {said[1]}"
     return Model(StdioServerParameters(command="sh", args=["-c", tee], env=mount.environment), said)
 

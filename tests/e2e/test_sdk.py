@@ -34,7 +34,7 @@ async def mount(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def access(mount: Mount, line: str = LINE, **options: Any) -> valetkey.Access:
-    return valetkey.access("remediation", "Restart checkout", line, account=mount.account, **options)
+    return valetkey.access("remediation", "Restart checkout", line, account_directory=mount.account, **options)
 
 
 async def asked(agent: Agent) -> list[Json]:
@@ -138,7 +138,9 @@ async def test_the_sync_form_and_the_client_of_the_kubernetes_package(agent: Age
 
 
 async def test_a_tool_has_access_for_one_call(agent: Agent, mount: Mount) -> None:
-    @valetkey.tool("remediation", "Restart {name}", "shop: get,patch deployments.apps/{name}", account=mount.account)
+    @valetkey.tool(
+        "remediation", "Restart {name}", "shop: get,patch deployments.apps/{name}", account_directory=mount.account
+    )
     async def restart(name: str, *, grant: valetkey.Grant) -> str:
         credential = Caller(token=grant.token())
         assert await agent.may(credential, f"{SHOP}/{name}")
@@ -190,7 +192,7 @@ async def test_a_request_that_a_person_deletes_ends_the_access_and_the_block_hea
 
 PROGRAM = """
 import sys, time, valetkey
-with valetkey.access("remediation", "Restart checkout", {line!r}, account={account!r}) as grant:
+with valetkey.access("remediation", "Restart checkout", {line!r}, account_directory={account!r}) as grant:
     print(grant.name, grant.token(), flush=True)
     time.sleep(600)
 """
@@ -240,7 +242,7 @@ async def test_the_wrapper_runs_kubectl_and_passes_its_exit_code_on(
     agent: Agent, mount: Mount, cluster: Cluster
 ) -> None:
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        options = ("--purpose", "remediation", "--access", LINE, "--account", str(mount.account))
+        options = ("--purpose", "remediation", "--access", LINE, "--account-directory", str(mount.account))
         return subprocess.run(
             [sys.executable, "-m", "valetkey", "run", *options, "--", *command],
             env=mount.environment | {"PATH": cluster.environment["PATH"]},

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from valetkey.agent import signals
+from valetkey.agent import durations, signals
 from valetkey.agent.ask import ask
 from valetkey.agent.blocking import Loop
-from valetkey.agent.errors import Ended
+from valetkey.agent.errors import Ended, InvalidAccess
 from valetkey.agent.grant import Grant
 from valetkey.agent.life import Life
 
@@ -127,23 +127,24 @@ def access(
     parameters: Mapping[str, Any] | None = None,
     task: str | None = None,
     ttl: timedelta | str | None = None,
-    timeout: timedelta | float = 60,
+    timeout: timedelta | str | float = 60,
     wait_for_approval: bool = True,
     parent: Mapping[str, str] | None = None,
     delegation: Mapping[str, Any] | None = None,
     on_pending: Callable[[str], None] | None = None,
-    account: Path | str | None = None,
-    directory: Path | str | None = None,
+    account_directory: Path | str | None = None,
+    state_directory: Path | str | None = None,
 ) -> Access:
     """Access for one task, for as long as the block lasts that it is entered for.
 
     `access` is one line, such as `shop: get,patch deployments.apps/checkout`, or a mapping as `spec.access` has it, or
     that mapping as text: what a denial says is `allowed`, pasted as it is.
-    `timeout` is for how long to wait (seconds) where nobody has to approve; people take their time, until the request
-    expires, and `on_pending` is called with whom it waits for. With `wait_for_approval=False` ApprovalPending is raised
-    instead, and a later call for the same task finds the request. `parent` is `grant.parent` of who handed on the work;
-    `delegation` is what this task hands on. `account` and `directory` say where the ServiceAccount is mounted and where
-    keys are kept (VALETKEY_ACCOUNT and VALETKEY_DIR say so, too). Raises InvalidAccess; entered, any AccessError.
+    `timeout` is for how long to wait where nobody has to approve, in seconds, as a timedelta or such as `60s`; people
+    take their time, until the request expires, and `on_pending` is called with whom it waits for. With
+    `wait_for_approval=False` ApprovalPending is raised instead, and a later call for the same task finds the request.
+    `parent` is `grant.parent` of who handed on the work; `delegation` is what this task hands on. `account_directory`
+    is where the ServiceAccount is mounted, and `state_directory` where keys are kept (or VALETKEY_ACCOUNT_DIRECTORY and
+    VALETKEY_STATE_DIRECTORY say so). Raises InvalidAccess; entered, any AccessError.
     """
     asked = ask(
         *(purpose, objective, access),
@@ -156,13 +157,21 @@ def access(
     begin = functools.partial(
         Life,
         asked,
-        timeout=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
+        timeout=_seconds(timeout),
         wait_for_approval=wait_for_approval,
         on_pending=on_pending,
-        account=None if account is None else Path(account),
-        directory=directory,
+        account_directory=None if account_directory is None else Path(account_directory),
+        state_directory=state_directory,
     )
     return Access(begin)
+
+
+def _seconds(timeout: timedelta | str | float) -> float:
+    try:
+        length = durations.read(timeout) if isinstance(timeout, str) else timeout
+        return length.total_seconds() if isinstance(length, timedelta) else float(length)
+    except (TypeError, ValueError) as error:
+        raise InvalidAccess(f"timeout: {error}") from error
 
 
 def _outcome(error: BaseException | None) -> str:

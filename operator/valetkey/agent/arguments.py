@@ -47,7 +47,10 @@ _CODES: Final[dict[type[AccessError], int]] = {
 def parser(command: str, usage: str, description: str) -> argparse.ArgumentParser:
     """What both take."""
     made = argparse.ArgumentParser(
-        prog=f"valetkey {command}", usage=f"valetkey {command} {usage}", description=description
+        prog=f"valetkey {command}",
+        usage=f"valetkey {command} {usage}",
+        description=description,
+        allow_abbrev=False,  # another option one day is not to change what these mean
     )
     made.add_argument("--purpose", required=True, help="a purpose that a policy knows")
     made.add_argument("--objective", help="what the task is to achieve, for people")
@@ -67,8 +70,18 @@ def parser(command: str, usage: str, description: str) -> argparse.ArgumentParse
         action="append",
         help="such as 'shop: get,patch deployments.apps/checkout', or as JSON, as a denial has it",
     )
-    made.add_argument("--account", type=Path, help="where the ServiceAccount is mounted, if elsewhere than usual")
+    add_account_directory(made)
     return made
+
+
+def add_account_directory(parser: argparse.ArgumentParser) -> None:
+    """What `valetkey mcp` takes as well."""
+    parser.add_argument(
+        "--account-directory",
+        type=Path,
+        metavar="DIR",
+        help="where the ServiceAccount is mounted, if elsewhere than usual",
+    )
 
 
 def ask_of(options: argparse.Namespace, objective: str) -> Ask:

@@ -127,8 +127,8 @@ def dead(directory: Path) -> Iterator[Entry]:
 
 
 def state_directory(given: Path | str | None = None) -> Path:
-    """Where entries are: as given, by VALETKEY_DIR, or in memory; raises AccessError where others could reach it."""
-    chosen = given or os.environ.get("VALETKEY_DIR")
+    """Where entries are: as given, as the environment says, or in memory; raises AccessError where others reach it."""
+    chosen = given or os.environ.get("VALETKEY_STATE_DIRECTORY")
     if chosen:
         path = Path(chosen).absolute()
     else:
@@ -138,11 +138,13 @@ def state_directory(given: Path | str | None = None) -> Path:
         path.mkdir(mode=_PRIVATE, parents=bool(chosen), exist_ok=True)
         found = path.lstat()
     except OSError as error:
-        raise AccessError(f"{path} cannot be made: {error.strerror}; set VALETKEY_DIR to another directory") from error
+        raise AccessError(
+            f"{path} cannot be made: {error.strerror}; set VALETKEY_STATE_DIRECTORY to another directory"
+        ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise AccessError(
             f"{path} is not a directory of this user alone (mode 0700, no symbolic link): keys are not put there; "
-            "set VALETKEY_DIR to one that is, or that is not there yet"
+            "set VALETKEY_STATE_DIRECTORY to one that is, or that is not there yet"
         )
     return path
 

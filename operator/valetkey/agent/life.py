@@ -39,13 +39,13 @@ class Life:
         timeout: float = 60,
         wait_for_approval: bool = True,
         on_pending: Callable[[str], None] | None = None,
-        account: Path | None = None,
-        directory: Path | str | None = None,
+        account_directory: Path | None = None,
+        state_directory: Path | str | None = None,
         place: files.Place | None = None,
     ) -> None:
         self._ask, self._timeout = ask, timeout
         self._wait_for_approval, self._on_pending = wait_for_approval, on_pending
-        self._account, self._directory, self._place = account, directory, place
+        self._account_directory, self._state_directory, self._place = account_directory, state_directory, place
         self._tasks: list[asyncio.Task[None]] = []
         self._leftovers: asyncio.Task[None] | None = None
         self._following: Following | None = None
@@ -62,9 +62,9 @@ class Life:
 
     async def begin(self) -> Grant:
         """Asks and waits until the access is there; raises AccessError, and then what was asked is taken back."""
-        self._pod = pod.find(self._account)
+        self._pod = pod.find(self._account_directory)
         self._api = await door.find(self._pod)
-        self._state = entries.state_directory(self._directory) / self._pod.uid
+        self._state = entries.state_directory(self._state_directory) / self._pod.uid
         self._entry = self._taken()
         try:
             grant = await self._in_time()
@@ -85,7 +85,7 @@ class Life:
         try:
             return entries.take(self._state, self._ask.fingerprint)
         except OSError as error:
-            raise AccessError(f"the state directory cannot be used: {error}; set VALETKEY_DIR to another") from error
+            raise _unusable(error) from error
 
     async def _in_time(self) -> Grant:
         try:
@@ -96,7 +96,7 @@ class Life:
         except ApiError as error:
             raise Refused(error.status, error.reason, error.message) from error
         except OSError as error:
-            raise AccessError(f"the state directory cannot be used: {error}; set VALETKEY_DIR to another") from error
+            raise _unusable(error) from error
 
     async def _granted(self, clock: asyncio.Timeout) -> Grant:
         request, key = await asking.asked(self._api, self._pod, self._entry, self._ask, self._failed)
@@ -215,6 +215,10 @@ class Life:
             return Unreachable(self._because or f"{self._pod.server} is silent", self._timeout)
         trouble = self._upkeep.trouble if self._upkeep is not None else self._following.trouble
         return TimedOut(trouble or self._because or _NOBODY, self._timeout)
+
+
+def _unusable(error: OSError) -> AccessError:
+    return AccessError(f"the state directory cannot be used: {error}; set VALETKEY_STATE_DIRECTORY to another")
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

@@ -77,8 +77,8 @@ def _refused(error: BaseException) -> dict[str, Any]:
 class Accesses:
     """What one model has asked for, by the names that it was told."""
 
-    def __init__(self, account: Path | None = None) -> None:
-        self._account = account
+    def __init__(self, account_directory: Path | None = None) -> None:
+        self._account_directory = account_directory
         self._held: dict[str, Held] = {}
         self._count = 0
 
@@ -99,7 +99,9 @@ class Accesses:
         def people_are_asked(message: str) -> None:
             held.waits_for = message
 
-        held = self._held[name] = Held(Life(wanted, on_pending=people_are_asked, account=self._account))
+        held = self._held[name] = Held(
+            Life(wanted, on_pending=people_are_asked, account_directory=self._account_directory)
+        )
         held.begin = asyncio.create_task(held.life.begin())
         return await self.status(name)
 
@@ -189,12 +191,14 @@ def server(accesses: Accesses) -> MCPServer:
 def main(given: list[str]) -> int:
     """Serves on standard input and output until it is closed."""
     parser = argparse.ArgumentParser(
-        prog="valetkey mcp", description="Tools by which a language model asks for access: standard input and output."
+        prog="valetkey mcp",
+        allow_abbrev=False,
+        description="Tools by which a language model asks for access: standard input and output.",
     )
-    parser.add_argument("--account", type=Path, help="where the ServiceAccount is mounted, if elsewhere than usual")
+    arguments.add_account_directory(parser)
     options = parser.parse_args(given)
     arguments.configure_output()
-    asyncio.run(_serve(Accesses(options.account)))
+    asyncio.run(_serve(Accesses(options.account_directory)))
     return 0
 
 

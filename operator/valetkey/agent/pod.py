@@ -42,7 +42,7 @@ class Pod(NamedTuple):
 
 def find(account: Path | None = None) -> Pod:
     """The pod that this process runs in; raises NotInAPod and says what is missing."""
-    account = account or Path(os.environ.get("VALETKEY_ACCOUNT") or ACCOUNT)
+    account = account or Path(os.environ.get("VALETKEY_ACCOUNT_DIRECTORY") or ACCOUNT)
     server = _server()
     bound = claims(_read(account / "token").strip())["kubernetes.io"]
     pod = bound["pod"]

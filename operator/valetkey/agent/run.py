@@ -58,7 +58,7 @@ async def _run(ask: Ask, options: argparse.Namespace, command: list[str]) -> int
 
     say(f"asking for {'; '.join(options.access)}")
     timeout = options.timeout.total_seconds()
-    life = Life(ask, timeout=timeout, on_pending=people_are_asked, account=options.account)
+    life = Life(ask, timeout=timeout, on_pending=people_are_asked, account_directory=options.account_directory)
     try:
         grant = await life.begin()
     except asyncio.CancelledError:

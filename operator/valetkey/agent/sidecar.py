@@ -64,7 +64,7 @@ async def _one(ask: Ask, options: argparse.Namespace, volume: Volume) -> Ended:
         ask,
         timeout=options.timeout.total_seconds(),
         on_pending=lambda message: say(f"people are asked: {message}"),
-        account=options.account,
+        account_directory=options.account_directory,
         place=volume,
     )
     grant = await life.begin()

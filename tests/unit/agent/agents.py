@@ -19,7 +19,7 @@ ACCESS = "shop: get,patch deployments.apps/checkout"
 def access(server: Apiserver, **options: Any) -> Any:
     """Access for the one task that most tests are about."""
     said = {"purpose": "remediation", "objective": "restart checkout", "access": ACCESS} | options
-    return valetkey.access(**{"account": server.account, "timeout": 10, **said})
+    return valetkey.access(**{"account_directory": server.account, "timeout": 10, **said})
 
 
 def process(server: Apiserver, code: str, *arguments: str) -> subprocess.Popen[str]:
@@ -28,7 +28,7 @@ def process(server: Apiserver, code: str, *arguments: str) -> subprocess.Popen[s
 import asyncio, os, signal, subprocess, sys, time, valetkey
 from pathlib import Path
 def opened(**options):
-    said = dict(account={str(server.account)!r}, timeout=10) | options
+    said = dict(account_directory={str(server.account)!r}, timeout=10) | options
     return valetkey.access("remediation", "restart checkout", {ACCESS!r}, **said)
 """
     return subprocess.Popen(
@@ -56,7 +56,7 @@ def soon(condition: Callable[[], Any], what: str, seconds: float = 10) -> None:
 
 def entries() -> list[Path]:
     """What is left in the state directory."""
-    return sorted(p for pod in Path(os.environ["VALETKEY_DIR"]).glob("*") for p in pod.iterdir())
+    return sorted(p for pod in Path(os.environ["VALETKEY_STATE_DIRECTORY"]).glob("*") for p in pod.iterdir())
 
 
 def shown(directory: Path) -> set[str]:
@@ -67,7 +67,7 @@ def shown(directory: Path) -> set[str]:
 def command(server: Apiserver, *arguments: str) -> subprocess.Popen[str]:
     """`valetkey run` or `valetkey sidecar`, asking for that access."""
     name, *rest = arguments
-    said = ["--purpose", "remediation", "--access", ACCESS, "--account", str(server.account), *rest]
+    said = ["--purpose", "remediation", "--access", ACCESS, "--account-directory", str(server.account), *rest]
     return subprocess.Popen(
         [sys.executable, "-m", "valetkey", name, *said],
         stdout=subprocess.PIPE,

@@ -19,7 +19,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Apiserve
     with serving(account) as server:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
-        monkeypatch.setenv("VALETKEY_DIR", str(tmp_path / "state"))
+        monkeypatch.setenv("VALETKEY_STATE_DIRECTORY", str(tmp_path / "state"))
         yield server
 
 

@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import threading
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -258,6 +260,21 @@ def test_a_request_without_an_operator_times_out_and_is_taken_back(server: Apise
     assert entries() == []
 
 
+@pytest.mark.parametrize("timeout", ["600ms", timedelta(seconds=0.6), 0.6], ids=repr)
+def test_a_timeout_is_written_like_any_other_length_of_time(
+    server: Apiserver, timeout: timedelta | str | float
+) -> None:
+    server.decides = server.nothing
+    with pytest.raises(valetkey.TimedOut, match=r"within 0.6 s"), access(server, timeout=timeout):
+        pass
+
+
+@pytest.mark.parametrize("timeout", ["60", "a while", None, [1]], ids=repr)
+def test_a_timeout_that_is_none_is_refused_before_anything_is_asked(timeout: Any) -> None:
+    with pytest.raises(valetkey.InvalidAccess, match="timeout: "):
+        valetkey.access("remediation", "restart", "shop: get pods", timeout=timeout)
+
+
 def test_a_request_that_nobody_can_deliver_says_so_when_time_is_up(server: Apiserver) -> None:
     server.decides = lambda name: server.say(name, "Ready", "Unknown", "AccessInProgress", "BackendUnavailable: etcd")
     with pytest.raises(valetkey.TimedOut, match="BackendUnavailable: etcd"), access(server, timeout=0.6):
@@ -428,7 +445,7 @@ def test_a_state_directory_that_others_reach_is_refused(server: Apiserver, tmp_p
     private.mkdir(mode=0o700)
     link.symlink_to(private)
     for directory in (shared, link):
-        with pytest.raises(valetkey.AccessError, match=str(directory)), access(server, directory=directory):
+        with pytest.raises(valetkey.AccessError, match=str(directory)), access(server, state_directory=directory):
             pass
     assert server.calls == []
 
@@ -449,13 +466,13 @@ def test_an_address_of_version_6_is_in_brackets(server: Apiserver, monkeypatch: 
 def test_state_is_in_memory_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     disk.mkdir()
-    monkeypatch.delenv("VALETKEY_DIR", raising=False)
+    monkeypatch.delenv("VALETKEY_STATE_DIRECTORY", raising=False)
     monkeypatch.setattr(entries_module, "_SHARED_MEMORY", memory)
     monkeypatch.setattr("tempfile.tempdir", str(disk))
     assert entries_module.state_directory() == disk / f"valetkey-{os.getuid()}"
     memory.mkdir()
     assert entries_module.state_directory() == memory / f"valetkey-{os.getuid()}"
-    monkeypatch.setenv("VALETKEY_DIR", str(tmp_path / "said"))
+    monkeypatch.setenv("VALETKEY_STATE_DIRECTORY", str(tmp_path / "said"))
     assert entries_module.state_directory() == tmp_path / "said"
     assert entries_module.state_directory(tmp_path / "a" / "b") == tmp_path / "a" / "b"
 

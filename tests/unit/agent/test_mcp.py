@@ -22,7 +22,7 @@ class Host:
 
     def __init__(self, server: Apiserver) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "valetkey", "mcp", "--account", str(server.account)],
+            [sys.executable, "-m", "valetkey", "mcp", "--account-directory", str(server.account)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -113,6 +113,7 @@ def test_what_is_not_granted_in_time_may_be_tried_later(server: Apiserver) -> No
         ("--param", "x:=y", "--", "true"),
         ("--ttl", "5", "--", "true"),
         ("--timeout", "5", "--", "true"),
+        ("--time", "5s", "--", "true"),
     ],
     ids=str,
 )
@@ -134,7 +135,7 @@ def test_access_may_be_given_as_json(server: Apiserver) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "valetkey", "run", "--purpose", "p", "--access", json.dumps(access)),
-            *("--account", str(server.account), "--", "true"),
+            *("--account-directory", str(server.account), "--", "true"),
         ]
     )
     assert process.wait(30) == 0

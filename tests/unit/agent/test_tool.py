@@ -17,7 +17,12 @@ ACCESS = "shop: get,patch deployments.apps/{deployment}"
 
 def restarting(server: Apiserver, access: Any = ACCESS, parameters: Any = ("deployment",)) -> Any:
     @valetkey.tool(
-        "remediation", "restart {deployment}: {why}", access, parameters=parameters, account=server.account, timeout=10
+        "remediation",
+        "restart {deployment}: {why}",
+        access,
+        parameters=parameters,
+        account_directory=server.account,
+        timeout=10,
     )
     def restart(deployment: str, why: str = "it\nloops", *, grant: valetkey.Grant) -> str:
         """Restarts a Deployment."""
@@ -38,7 +43,7 @@ def test_a_call_has_access_to_what_it_is_called_with_and_no_longer(server: Apise
 
 async def test_the_same_holds_for_a_function_that_is_awaited(server: Apiserver) -> None:
     @valetkey.tool(
-        "remediation", "read", {"kubernetes": {"scopes": [{"namespace": "{where}"}]}}, account=server.account
+        "remediation", "read", {"kubernetes": {"scopes": [{"namespace": "{where}"}]}}, account_directory=server.account
     )
     async def read(where: str, *, grant: valetkey.Grant) -> str:
         return grant.token()
@@ -50,7 +55,10 @@ async def test_the_same_holds_for_a_function_that_is_awaited(server: Apiserver) 
 
 def test_the_access_of_a_function_may_be_what_a_denial_allows_with_places_in_it(server: Apiserver) -> None:
     @valetkey.tool(
-        "remediation", "read", 'access: {"kubernetes": {"scopes": [{"namespace": "{where}"}]}}', account=server.account
+        "remediation",
+        "read",
+        'access: {"kubernetes": {"scopes": [{"namespace": "{where}"}]}}',
+        account_directory=server.account,
     )
     def read(where: str, *, grant: valetkey.Grant) -> str:
         return grant.token()
@@ -60,7 +68,7 @@ def test_the_access_of_a_function_may_be_what_a_denial_allows_with_places_in_it(
 
 
 def test_a_call_that_fails_says_so(server: Apiserver) -> None:
-    @valetkey.tool("remediation", "fail", "shop: get pods", account=server.account)
+    @valetkey.tool("remediation", "fail", "shop: get pods", account_directory=server.account)
     def fail(*, grant: valetkey.Grant) -> None:
         raise ValueError
 
@@ -132,7 +140,7 @@ def test_without_the_kubernetes_client_it_says_what_to_install(
 def test_no_argument_makes_another_access_of_a_template(
     server: Apiserver, template: str, argument: str, scope: dict[str, object]
 ) -> None:
-    @valetkey.tool("remediation", "{it}", template, account=server.account)
+    @valetkey.tool("remediation", "{it}", template, account_directory=server.account)
     def work(it: str, *, grant: valetkey.Grant) -> str:
         return grant.name
 
