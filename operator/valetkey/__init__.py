@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from valetkey.agent.errors import Denied as Denied
     from valetkey.agent.errors import Ended as Ended
     from valetkey.agent.errors import InvalidAccess as InvalidAccess
+    from valetkey.agent.errors import NotGranted as NotGranted
     from valetkey.agent.errors import NotInAPod as NotInAPod
     from valetkey.agent.errors import NotOpened as NotOpened
     from valetkey.agent.errors import Refused as Refused
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from valetkey.agent.grant import Grant as Grant
     from valetkey.agent.tool import tool as tool
 
-_ERRORS = "AccessError ApprovalPending Denied Ended InvalidAccess NotInAPod NotOpened Refused TimedOut Unreachable"
-_MODULES = {"access": "access", "Access": "access", "Grant": "grant", "tool": "tool"}
+_ERRORS = "AccessError ApprovalPending Denied Ended InvalidAccess NotGranted NotInAPod NotOpened Refused TimedOut"
+_MODULES = {"access": "access", "Access": "access", "Grant": "grant", "tool": "tool", "Unreachable": "errors"}
 _MODULES |= dict.fromkeys(_ERRORS.split(), "errors")
 
 if not TYPE_CHECKING:  # so that a misspelt name is seen

@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from valetkey.agent import durations
-from valetkey.agent.errors import AccessError, ApprovalPending, Denied, Ended
+from valetkey.agent.errors import AccessError, ApprovalPending, Denied, Ended, NotGranted
 from valetkey.agent.sealed import Sealed
 
 Json = dict[str, Any]
 
-_NEVER_GRANTED: Final = {"RequestDenied", "RequestInvalid", "RequestExpired", "DeliveryFailed", "IssueFailed"}
+_NEVER_GRANTED: Final = {"RequestExpired", "DeliveryFailed", "IssueFailed"}
+_DELETED: Final = "RequestDeleted"
 _REFUSED_BY: Final = {"RequestInvalid": "Identified", "RequestDenied": "Approved"}
 
 
@@ -22,8 +23,8 @@ class Answer(NamedTuple):
     """What was delivered."""
     awaiting: str | None = None
     """For whom it waits, and until when."""
-    over: Denied | Ended | None = None
-    """Why it is over: Denied where it was never granted, else Ended."""
+    over: Denied | NotGranted | Ended | None = None
+    """Why it is over: Denied or NotGranted where it was never granted, else Ended."""
     waits_because: str = ""
     """What stands in the way for now."""
     expires_at: datetime | None = None
@@ -31,9 +32,12 @@ class Answer(NamedTuple):
 
     def never_granted(self, request: str, awaited: str | None) -> AccessError:
         """What to raise where it is over before it was granted; `awaited` is for whom it waited last."""
-        if isinstance(self.over, Denied) and self.over.reason == "RequestExpired" and awaited is not None:
+        over = self.over or _deleted()
+        if over.reason == "RequestExpired" and awaited is not None:
             return ApprovalPending(awaited, request=request, over=True)
-        return self.over or _deleted()
+        if over.reason == _DELETED:
+            return NotGranted(_DELETED, "the request was deleted before it was granted")
+        return over
 
 
 def read(request: Json | None) -> Answer:
@@ -64,24 +68,26 @@ def _sealed(status: Json, conditions: Json) -> Sealed | None:
     )
 
 
-def _over(status: Json, conditions: Json) -> Denied | Ended | None:
+def _over(status: Json, conditions: Json) -> Denied | NotGranted | Ended | None:
     finished = conditions.get("Finished", {})
     if finished.get("status") != "True":
         return None
     reason, message = str(finished.get("reason")), str(finished.get("message"))
-    if reason not in _NEVER_GRANTED:
+    if reason in _NEVER_GRANTED:
+        return NotGranted(reason, message)
+    if reason not in _REFUSED_BY:
         return Ended(reason, message)
     decision = status.get("decision") or {}
     denial = decision.get("denial") if reason == "RequestDenied" else None
     # Which word of which condition refused says more than that it was refused.
-    refused = conditions.get(_REFUSED_BY.get(reason, ""), {})
+    refused = conditions.get(_REFUSED_BY[reason], {})
     if refused.get("status") == "False":
         reason, message = str(refused["reason"]), str(refused["message"])
     return Denied(reason, message, denial, str(decision.get("id") or ""))
 
 
 def _deleted() -> Ended:
-    return Ended("RequestDeleted", "the request was deleted")
+    return Ended(_DELETED, "the request was deleted")
 
 
 def _waits_because(conditions: Json) -> str:

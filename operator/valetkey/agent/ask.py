@@ -82,49 +82,59 @@ def ask(
     delegation: Mapping[str, Any] | None = None,
 ) -> Ask:
     """Reads what a caller says; raises InvalidAccess."""
-    try:
-        return Ask(
-            purpose=purpose,
-            objective=" ".join(objective.split()),  # the API wants one line
-            access=read_access(access),
-            parameters=_json(parameters or {}),
-            task=task,
-            ttl=_ttl(ttl),
-            parent=None if parent is None else _json(parent),
-            delegation=None if delegation is None else _delegation(delegation),
-        )
-    except (TypeError, ValueError) as error:
-        raise InvalidAccess(f"{error}") from error
+    return Ask(
+        purpose=_text(purpose, "purpose"),
+        objective=" ".join(_text(objective, "objective").split()),  # the API wants one line
+        access=read_access(access),
+        parameters={} if parameters is None else _json(parameters, "parameters"),
+        task=None if task is None else _text(task, "task"),
+        ttl=None if ttl is None else _ttl(ttl),
+        parent=None if parent is None else _json(parent, "parent"),
+        delegation=None if delegation is None else _delegation(delegation),
+    )
 
 
-def read_access(access: str | Mapping[str, Any]) -> Json:
-    """`spec.access` from a line, from JSON as a denial has it, or from a mapping; raises InvalidAccess, TypeError."""
+def read_access(access: str | Mapping[str, Any], argument: str = "access") -> Json:
+    """`spec.access` from a line, from JSON as a denial has it, or from a mapping; raises InvalidAccess."""
     if not isinstance(access, str):
-        return _json(access)
+        return _json(access, argument)
     text = access.strip().removeprefix("access:").lstrip()
     if not text.startswith("{"):
         return notation.read(access)
     try:
-        return _json(json.loads(text))
+        return _json(json.loads(text), argument)
     except ValueError as error:
-        raise InvalidAccess(f"what begins with {{ is read as JSON, and is none: {error}") from error
+        raise InvalidAccess(f"{argument}: what begins with {{ is read as JSON, and is none: {error}") from error
 
 
 def _delegation(delegation: Mapping[str, Any]) -> Json:
     """Each access in it may be one line."""
-    read = _json({name: value for name, value in delegation.items() if name != "access"})
-    if "access" in delegation:
-        read["access"] = [read_access(access) for access in delegation["access"]]
-    return read
+    read = _json(delegation, "delegation")
+    accesses = read.get("access", [])
+    if not isinstance(accesses, list):
+        raise InvalidAccess(f"delegation: its access is a list, not {type(accesses).__name__}")
+    return read | {"access": [read_access(access, "delegation") for access in accesses]} if accesses else read
 
 
-def _ttl(ttl: timedelta | str | None) -> str | None:
-    if isinstance(ttl, str):
-        ttl = durations.read(ttl)
-    return None if ttl is None else durations.write(ttl)
+def _ttl(ttl: timedelta | str) -> str:
+    try:
+        return durations.write(durations.read(ttl) if isinstance(ttl, str) else ttl)
+    except (TypeError, ValueError) as error:
+        raise InvalidAccess(f"ttl: {error}") from error
 
 
-def _json(value: Mapping[str, Any]) -> Json:
-    """A copy that nobody changes, of JSON alone; raises TypeError and ValueError."""
-    copy: Json = json.loads(json.dumps(dict(value), allow_nan=False))
+def _text(value: str, argument: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidAccess(f"{argument}: it is text, not {type(value).__name__}")
+    return value
+
+
+def _json(value: Mapping[str, Any], argument: str) -> Json:
+    """A copy that nobody changes, of JSON alone; raises InvalidAccess."""
+    if not isinstance(value, Mapping):
+        raise InvalidAccess(f"{argument}: it is a mapping, not {type(value).__name__}")
+    try:
+        copy: Json = json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidAccess(f"{argument}: it is not JSON: {error}") from error
     return copy

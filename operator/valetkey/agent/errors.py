@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -30,7 +31,8 @@ class Refused(AccessError):
     """The API server did not take the request; the same again will not pass."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(f"the API server refused ({status} {reason}): {message}")
+        advice = _advice(status, reason, message)
+        super().__init__(f"the API server refused ({status} {reason}): {message}{advice and f'; {advice}'}")
         self.status, self.reason, self.message = status, reason, message
 
 
@@ -48,6 +50,14 @@ class TimedOut(AccessError):
     def __init__(self, tried: str, seconds: float) -> None:
         super().__init__(f"not granted within {seconds:g} s: {tried}")
         self.tried, self.seconds = tried, seconds
+
+
+class NotGranted(AccessError):
+    """The request is over before it was granted, though nobody refused it; the same again may pass."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"not granted: {reason}: {message}")
+        self.reason, self.message = reason, message
 
 
 class NotOpened(AccessError):
@@ -103,6 +113,13 @@ class Ended(AccessError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(f"the access has ended: {reason}: {message}")
         self.reason, self.message = reason, message
+
+
+def _advice(status: int, reason: str, message: str) -> str:
+    """What to do about a refusal that is about the cluster rather than about the request."""
+    if (status, reason) == (403, "Forbidden") and re.search(r'cannot \w+ resource "accessrequests"', message):
+        return "bind the ClusterRole valetkey-requester to this ServiceAccount in its namespace"
+    return "is valetkey installed here?" if status == 404 else ""
 
 
 def _ended(text: str) -> str:

@@ -55,6 +55,8 @@ class Life:
         self._over = False
         self.open = False
         """Whether it has begun and nobody has ended it."""
+        self.heard = True
+        """Whether whoever has to has heard that it is over; known once it is ended."""
         self._awaited: str | None = None
         """For whom of the people it waits, or has waited."""
         self._because = ""
@@ -178,6 +180,7 @@ class Life:
             with suppress(OSError):  # whoever finds it unheard says how it ended
                 self._entry.refer(reference._replace(outcome=outcome))
             done = await asking.report(self._api, reference, outcome, seconds=seconds)
+        self.heard = done
         await self._close()
         if done:
             self._entry.remove()

@@ -28,6 +28,10 @@ _ANSWER_WITHIN: Final = 20.0
 """Seconds: longer no tool keeps a model waiting."""
 _MOST: Final = 64
 """Accesses that are known of at a time, those that are over included."""
+_UNHEARD: Final = (
+    "the API server has not heard yet that the task is over; the files are gone, and the access ends with its time at "
+    "the latest"
+)
 _INSTRUCTIONS: Final = (
     "Access to systems is given for one task at a time and taken away afterwards. Ask with request_access for exactly "
     "what the task needs; run programs with the environment variable KUBECONFIG that it answers with; say "
@@ -44,12 +48,16 @@ class Held:
     def __init__(self, life: Life) -> None:
         self.life, self.waits_for = life, ""
         self.begin: asyncio.Task[Grant]
-        self.released: str | None = None
+        self.released = ""
+        """With which outcome."""
+        self.ending: asyncio.Task[None] | None = None
 
     def told(self, name: str) -> dict[str, Any]:
         """What a model hears of it."""
-        if self.released is not None:
-            return {"access": name, "state": "released", "outcome": self.released}
+        if self.ending is not None:
+            heard = self.ending.done() and self.life.heard
+            said = {} if heard else {"heard": False, "message": _UNHEARD}
+            return {"access": name, "state": "released", "outcome": self.released, **said}
         if not self.begin.done():
             waits = {"waiting_for": self.waits_for} if self.waits_for else {}
             return {"access": name, "state": "waiting", **waits, "next": "look again with access_status"}
@@ -92,7 +100,7 @@ class Accesses:
         if len(self._held) >= _MOST and not over:
             return {"state": "failed", "message": f"{_MOST} accesses are open: release some of them first"}
         if len(self._held) >= _MOST:
-            await self._end(self._held.pop(over[0]), "Cancelled")
+            await self._ending(self._held.pop(over[0]), "Cancelled")
         self._count += 1
         name = f"access-{self._count}"
 
@@ -117,21 +125,26 @@ class Accesses:
         return held.told(name)
 
     async def release(self, name: str, outcome: Outcome) -> dict[str, Any]:
-        """Says that the task is over; the access is no more when this returns."""
+        """Says that the task is over, and whether that was heard; its files are no more when this returns."""
         held = self._held.get(name)
         if held is None:
             return {"state": "failed", "message": f"there is no access {name}: use the name that request_access said"}
-        if held.released is None:
-            await self._end(held, outcome)
+        await asyncio.wait({self._ending(held, outcome)}, timeout=_ANSWER_WITHIN)
         return held.told(name)
 
     async def release_all(self) -> None:
         """The model has gone: nothing of what it had stays."""
-        held = [one for one in self._held.values() if one.released is None]
-        await asyncio.gather(*(self._end(one, "Cancelled") for one in held), return_exceptions=True)
+        ending = [self._ending(held, "Cancelled") for held in self._held.values()]
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    def _ending(self, held: Held, outcome: Outcome) -> asyncio.Task[None]:
+        """Ends it with that outcome, unless it is ended already."""
+        if held.ending is None:
+            held.released = outcome
+            held.ending = asyncio.create_task(self._end(held, outcome))
+        return held.ending
 
     async def _end(self, held: Held, outcome: Outcome) -> None:
-        held.released = outcome
         held.begin.cancel()  # which takes back what was not granted yet
         await asyncio.gather(held.begin, return_exceptions=True)
         if held.life.open:

@@ -140,11 +140,13 @@ class _Reader:
 
     def _name(self, word: str) -> str:
         if "/" in word:
-            self._refuse(f"{word} follows the name of an object: write it as a part of its own, after ;")
+            self._refuse(
+                f"{word} follows the name of an object: write it as a part of its own, which begins after a semicolon"
+            )
         if word in _SUBRESOURCES or word.partition(".")[0] in _WORKLOADS:
             self._refuse(
-                f"{word} is a resource or the name of an object: write a resource as a part of its own, after ;; "
-                f"for an object of that name {_MAPPING}"
+                f"{word} is a resource or the name of an object: write a resource as a part of its own, which begins "
+                f"after a semicolon; for an object of that name {_MAPPING}"
             )
         return self._word(word, _WORD, f"the name of an object; else {_MAPPING}")
 

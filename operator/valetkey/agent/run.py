@@ -29,7 +29,8 @@ def main(given: list[str]) -> int:
         "run",
         "--purpose PURPOSE --access ACCESS [options] -- COMMAND [ARGUMENT ...]",
         "Run a command with access: KUBECONFIG is set while it runs. Its exit code is passed on, 128 and more for a "
-        "signal. 77: denied. 75: not granted in time. 2: usage. 126, 127: the command cannot be run.",
+        "signal. 77: denied. 75: not granted in time. 70: no access for another reason. 2: usage. 126, 127: the "
+        "command cannot be run.",
     )
     split = given.index("--") if "--" in given else len(given)
     options, command = parser.parse_args(given[:split]), given[split + 1 :]

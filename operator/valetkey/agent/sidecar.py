@@ -22,7 +22,8 @@ def main(given: list[str]) -> int:
         "--purpose PURPOSE --access ACCESS --directory DIR [options]",
         "Keep token, ca.crt, namespace and kubeconfig in a directory that the program mounts too, replaced all at "
         "once. They are there once the access is (probe: test -e DIR/token). SIGTERM ends it well; an access that ends "
-        "otherwise takes the files with it, and the exit code is 75, or 77 where it was denied.",
+        "otherwise takes the files with it, and the exit code is 75; 77: denied. 70: no access for another reason. "
+        "2: usage.",
     )
     parser.add_argument("--directory", type=Path, required=True, help="a volume that the program mounts too")
     parser.add_argument("--again", action="store_true", help="when its time is up, ask again; policy decides again")

@@ -41,6 +41,8 @@ def tool(
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError("the access would be over before a generator has begun: return what it yields, as a list")
         signature = inspect.signature(function)
         others = [p for name, p in signature.parameters.items() if name != "grant"]
         shown = signature.replace(parameters=others)

@@ -12,7 +12,7 @@ from valetkey.agent import answer, files
 from valetkey.agent.answer import Answer
 from valetkey.agent.api import Api, ApiError, Pauses
 from valetkey.agent.ask import COLLECTION, HEARTBEAT
-from valetkey.agent.errors import Denied, Ended, NotOpened
+from valetkey.agent.errors import Denied, Ended, NotGranted, NotOpened
 from valetkey.agent.files import Place
 from valetkey.agent.grant import Grant
 from valetkey.agent.pod import Pod
@@ -43,7 +43,7 @@ class Upkeep:
         if (delivered := self._opened(said)) is not None:
             await self._put(delivered)
 
-    async def go_on(self, versions: AsyncIterator[Json | None]) -> Denied | Ended:
+    async def go_on(self, versions: AsyncIterator[Json | None]) -> Denied | NotGranted | Ended:
         """Opens each renewal until the access is over, and says why it is; raises ApiError."""
         async for version in versions:
             said = answer.read(version)

@@ -228,11 +228,57 @@ def test_a_namespace_may_be_called_access_and_json_that_is_none_is_refused(serve
             access(server, access=text)
 
 
-@pytest.mark.parametrize("reason", ["RequestInvalid", "RequestExpired", "DeliveryFailed", "IssueFailed"])
-def test_what_was_never_granted_is_a_denial_with_its_reason(server: Apiserver, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("RequestInvalid", valetkey.Denied),
+        ("RequestDenied", valetkey.Denied),
+        ("RequestExpired", valetkey.NotGranted),
+        ("DeliveryFailed", valetkey.NotGranted),
+        ("IssueFailed", valetkey.NotGranted),
+    ],
+)
+def test_what_is_over_before_it_was_granted_was_denied_only_where_somebody_refused(
+    server: Apiserver, reason: str, error: type[valetkey.AccessError]
+) -> None:
     server.decides = lambda name: server.say(name, "Finished", "True", reason, "for a reason")
-    with pytest.raises(valetkey.Denied, match=f"{reason}: for a reason"), access(server):
+    with pytest.raises(error, match=f"{reason}: for a reason"), access(server):
         pass
+    assert entries() == []
+
+
+def test_a_request_that_is_deleted_while_it_waits_was_not_granted(server: Apiserver) -> None:
+    server.decides = server.delete
+    with pytest.raises(valetkey.NotGranted, match="RequestDeleted: the request was deleted before it was granted"):
+        access(server).__enter__()
+    assert entries() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"purpose": None}, "purpose: it is text, not NoneType"),
+        ({"objective": 5}, "objective: it is text, not int"),
+        ({"access": ["shop: get pods"]}, "access: it is a mapping, not list"),
+        ({"access": {"kubernetes": {1}}}, "access: it is not JSON"),
+        ({"access": "{}}"}, "access: what begins with {"),
+        ({"parameters": ["deployment"]}, "parameters: it is a mapping, not list"),
+        ({"parameters": {"n": float("nan")}}, "parameters: it is not JSON"),
+        ({"task": 7}, "task: it is text, not int"),
+        ({"ttl": 60}, "ttl: "),
+        ({"ttl": "60"}, "ttl: '60' is no length of time"),
+        ({"timeout": "60"}, "timeout: '60' is no length of time"),
+        ({"parent": "remediation-1"}, "parent: it is a mapping, not str"),
+        ({"delegation": "worker"}, "delegation: it is a mapping, not str"),
+        ({"delegation": {"access": "shop: get pods"}}, "delegation: its access is a list, not str"),
+        ({"delegation": {"access": [1]}}, "delegation: it is a mapping, not int"),
+    ],
+    ids=str,
+)
+def test_an_argument_that_is_none_says_which_one_it_is(server: Apiserver, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(valetkey.InvalidAccess) as caught:
+        access(server, **change)
+    assert str(caught.value).startswith(says)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,24 @@ def test_what_the_api_server_refuses_is_not_asked_again(server: Apiserver, statu
     assert entries() == []
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "advice"),
+    [
+        (403, 'cannot create resource "accessrequests" in API group', "bind the ClusterRole valetkey-requester"),
+        (403, 'admission webhook "x" denied the request', None),
+        (404, "the server could not find the requested resource", "is valetkey installed here?"),
+    ],
+)
+def test_what_the_cluster_lacks_is_said(server: Apiserver, status: int, message: str, advice: str | None) -> None:
+    reason = {403: "Forbidden", 404: "NotFound"}[status]
+    body = {"kind": "Status", "code": status, "reason": reason, "message": message}
+    server.faults["POST"].append(web.json_response(body, status=status))
+    with pytest.raises(valetkey.Refused) as caught, access(server):
+        pass
+    assert message in str(caught.value)
+    assert (advice in str(caught.value)) if advice is not None else str(caught.value).endswith(message)
+
+
 def test_an_answer_that_was_lost_makes_no_second_request(server: Apiserver) -> None:
     server.faults["POST"].append("lost")
     with access(server) as grant:

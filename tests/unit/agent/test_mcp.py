@@ -8,13 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.agent.agents import ACCESS, entries
 from tests.unit.agent.apiserver import Apiserver
-from valetkey.agent import mcp
+from valetkey.agent import life, mcp
 
 
 class Host:
@@ -94,3 +96,32 @@ async def test_a_model_may_pass_what_a_denial_allows_as_text_or_as_an_object(ser
     finally:
         host.process.terminate()
         host.process.communicate()
+
+
+async def test_an_end_that_is_not_heard_is_said_so_in_time_and_is_said_on(
+    server: Apiserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp, "_ANSWER_WITHIN", 0.5)
+    accesses = mcp.Accesses(server.account)
+    granted = await accesses.request(purpose="remediation", objective="restart checkout", access=ACCESS)
+    server.away()
+    began = time.monotonic()
+    released = await accesses.release(granted["access"], "Succeeded")
+    assert time.monotonic() - began < 2
+    assert (released["state"], released["heard"]) == ("released", False)
+    assert "has not heard yet" in released["message"]
+    assert not await asyncio.to_thread(Path(granted["directory"]).exists)
+    server.back()
+    await accesses.release_all()
+    assert server.outcome() == "Succeeded"
+    assert "heard" not in await accesses.release(granted["access"], "Succeeded")
+    assert entries() == []
+
+
+async def test_an_end_that_nobody_hears_stays_unheard(server: Apiserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(life, "_REPORT_FOR", 0.2)
+    accesses = mcp.Accesses(server.account)
+    granted = await accesses.request(purpose="remediation", objective="restart checkout", access=ACCESS)
+    server.away()
+    assert (await accesses.release(granted["access"], "Succeeded"))["heard"] is False
+    assert (await accesses.status(granted["access"]))["heard"] is False

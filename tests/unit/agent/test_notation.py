@@ -133,6 +133,7 @@ def test_names_hold_for_every_resource_before_them_and_blanks_do_not_matter() ->
         ("shop: get pods/web/a", "no subresource web"),
         ("shop: get pods/log/a/b", "more than a resource"),
         ("shop: get pods/web,services", "services is a resource or the name"),
+        ("shop: get pods/web,services", "which begins after a semicolon; for an object of that name pass"),
         ("shop: get pods/web,deployments.apps", "deployments.apps is a resource or the name"),
         ("shop: get pods/web,services/api", "services/api follows the name"),
         ("shop: get pods/", "is not the name of an object"),

@@ -103,6 +103,22 @@ def test_what_is_not_granted_in_time_may_be_tried_later(server: Apiserver) -> No
     assert "no answer within 0.5 s" in err
 
 
+@pytest.mark.parametrize("reason", ["RequestExpired", "IssueFailed"])
+def test_what_nobody_refused_may_be_tried_later(server: Apiserver, reason: str) -> None:
+    server.decides = lambda name: server.say(name, "Finished", "True", reason)
+    status, _, err = done(python(server, SLEEP))
+    assert status == 75
+    assert f"not granted: {reason}" in err
+
+
+@pytest.mark.parametrize("name", ["run", "sidecar"])
+def test_the_help_says_what_each_exit_code_means(name: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "valetkey", name, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert [code for code in ("2", "70", "75", "77") if f" {code}" not in shown] == []
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -95,6 +96,18 @@ def test_parameters_may_be_a_mapping_that_is_filled_in(server: Apiserver) -> Non
 def test_a_misspelt_name_is_found_when_the_function_is_defined(server: Apiserver, change: Any) -> None:
     with pytest.raises(TypeError, match="no argument pod"):
         restarting(server, **change)
+
+
+def test_a_generator_is_refused_when_it_is_defined_for_it_would_run_when_the_access_is_over() -> None:
+    def one(*, grant: valetkey.Grant) -> Iterator[int]:
+        yield 1
+
+    async def two(*, grant: valetkey.Grant) -> AsyncIterator[int]:
+        yield 1
+
+    for function in (one, two):
+        with pytest.raises(TypeError, match="generator"):
+            valetkey.tool("remediation", "yield", "shop: get pods")(function)
 
 
 def test_who_looks_at_the_function_sees_what_has_to_be_passed(server: Apiserver) -> None:
