@@ -241,8 +241,7 @@ async def test_the_sdk_asks_by_the_door_where_the_environment_says_so(
     monkeypatch.setenv("VALETKEY_DOOR", f"https://127.0.0.1:{door.port}")
     monkeypatch.setenv("VALETKEY_DOOR_CA", str(door.folder / "ca.crt"))
     line = "shop: get,patch deployments.apps"
-    for name in ("VALETKEY_ACCOUNT", "VALETKEY_ACCOUNT_DIRECTORY"):
-        monkeypatch.setenv(name, str(mount.account))
+    monkeypatch.setenv("VALETKEY_ACCOUNT_DIRECTORY", str(mount.account))
     async with valetkey.access("remediation", "Restart checkout", line) as grant:
         credential = Caller(token=grant.token())
         assert await agent.may(credential)

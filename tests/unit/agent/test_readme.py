@@ -29,7 +29,7 @@ def test_it_asks_for_what_it_says_runs_kubectl_with_it_and_leaves_nothing(
     kubectl.parent.mkdir()
     kubectl.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/ran; cat "$KUBECONFIG" > {tmp_path}/config\n')
     kubectl.chmod(0o755)
-    account = dict.fromkeys(("VALETKEY_ACCOUNT", "VALETKEY_ACCOUNT_DIRECTORY"), str(server.account))
+    account = {"VALETKEY_ACCOUNT_DIRECTORY": str(server.account)}
     path = {"PATH": f"{kubectl.parent}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(
         [sys.executable, "-c", block], env=os.environ | account | path, capture_output=True, text=True, check=False
