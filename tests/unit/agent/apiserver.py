@@ -226,6 +226,12 @@ class Apiserver:
         outcome: str | None = request["spec"].get("outcome")
         return outcome
 
+    def connected(self) -> int:
+        """How many connections are open."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return len(self._runner.server.connections)
+
     def made(self, method: str) -> list[Json]:
         """The bodies of the requests of one method."""
         return [body for m, _, body in self.calls if m == method]
