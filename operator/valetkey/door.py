@@ -58,15 +58,18 @@ class Door:
     def __init__(self, answer: Callable[[Request], Awaitable[Answer]], terms: Terms | None = None) -> None:
         self._answer = answer
         self._terms = terms or Terms()
-        self._tls: ssl.SSLContext | None = None
+        self._tls: Callable[[], ssl.SSLContext] | None = None
         self._inside: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._quiet: dict[asyncio.Task[None], None] = {}
         """Those for which nothing is done just now, since the longest first."""
 
-    async def serve(self, host: str, port: int, *, setting: str, tls: ssl.SSLContext | None = None) -> None:
+    async def serve(
+        self, host: str, port: int, *, setting: str, tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
         """Serves for ever, on all addresses where `host` is empty.
 
-        A port that cannot be had is tried again and again; `setting` is the chart's value that names it.
+        `tls` gives what a new connection is met with. A port that cannot be had is tried again and again; `setting` is
+        the chart's value that names it.
         """
         self._tls = tls
         server = await self._bind(host, port, setting)
@@ -113,13 +116,15 @@ class Door:
         try:
             if self._tls is not None:
                 # The first thing that it does: what came before would be taken for a request.
-                await writer.start_tls(self._tls, ssl_handshake_timeout=PATIENCE.total_seconds())
+                await writer.start_tls(self._tls(), ssl_handshake_timeout=PATIENCE.total_seconds())
             visit = _Visit(reader, writer, self._terms, self._answer)
             while await visit.request():
                 self._quiet.pop(task, None)
-                if not await visit.answer():
+                more = await visit.answer()
+                self._quiet[task] = None  # what has its answer makes room for others, whether it reads it or not
+                if not more:
+                    await visit.finish()
                     break
-                self._quiet[task] = None
         except (OSError, TimeoutError, EOFError):
             pass  # no request, or nobody to read the answer
         finally:
@@ -156,6 +161,8 @@ class _Visit:
                 if not self._first:
                     patience.reschedule(begun + PATIENCE.total_seconds())
                 self._head = Head.of(byte + await self._reader.readuntil(b"\r\n\r\n"))
+        except RefusedError as error:
+            self._head = error
         except TimeoutError:
             if not begun:
                 raise
@@ -229,14 +236,17 @@ class _Visit:
                         await writer.drain()
         elif not silent:
             writer.write(body)
-        async with asyncio.timeout(PATIENCE.total_seconds()):
-            if not last:
+        if not last:
+            async with asyncio.timeout(PATIENCE.total_seconds()):
                 await writer.drain()
-                return
+
+    async def finish(self) -> None:
+        """Ends the connection when its last answer was read there, or after a while."""
+        async with asyncio.timeout(PATIENCE.total_seconds()):
             if self._unread:
                 await self._let_finish()
-            writer.close()
-            await writer.wait_closed()  # when all of it was read there
+            self._writer.close()
+            await self._writer.wait_closed()  # when all of it was read there
 
     async def _let_finish(self) -> None:
         """Takes in what nobody wants, for a moment: a connection that is closed before takes its answer along."""

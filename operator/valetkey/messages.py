@@ -70,14 +70,16 @@ class Head:
 
     @classmethod
     def of(cls, text: bytes) -> Head:
-        """Reads one; whatever was sent can be read."""
+        """Reads one; raises RefusedError where a line of it could be taken for two."""
         # Latin-1 has a character for each byte: whatever was sent can be compared.
         first, *lines = text.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        if any(end in line for line in (first, *lines) for end in "\r\n\0"):
+            raise RefusedError("400 Bad Request", "a line of the head ends with CR and LF, and has neither in it")
         method, _, rest = first.partition(" ")
         target, _, version = rest.partition(" ")
         path, _, query = target.partition("?")
         named = (line.partition(":") for line in lines if ":" in line)
-        headers = {name.strip().lower(): value.strip() for name, _, value in named}
+        headers = {name.strip(" \t").lower(): value.strip(" \t") for name, _, value in named}
         return cls(method, path, query, version, tuple(lines), headers)
 
     @property

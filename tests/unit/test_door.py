@@ -81,7 +81,7 @@ async def opened(
         return Answer()
 
     serving = asyncio.create_task(
-        Door(answer or says, terms).serve("127.0.0.1", port, setting="none", tls=tls[0] if tls else None)
+        Door(answer or says, terms).serve("127.0.0.1", port, setting="none", tls=(lambda: tls[0]) if tls else None)
     )
 
     async def there() -> bool:
@@ -344,3 +344,46 @@ async def test_another_method_is_told_which_there_are(method: bytes) -> None:
 async def test_a_head_without_end_is_not_read_to_its_end() -> None:
     async with opened() as here:
         assert b" 431 " in await here.hears(b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * door.HEAD)
+
+
+async def test_who_has_had_the_last_answer_and_stays_makes_room(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """It need not even read it: silent clients in all places keep nobody out."""
+    async with opened(tls=tls) as here:
+        silent = [await here.knock(b"BREW /coffee HTTP/1.1\r\n\r\n") for _ in range(4)]
+        await asyncio.sleep(0.3)
+        reader, writer = await here.knock(HELLO)
+        assert (await answered(reader)).startswith(b"HTTP/1.1 200")
+        for _, one in (*silent, (reader, writer)):
+            one.transport.abort()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\0"])
+async def test_a_line_that_could_be_taken_for_two_is_refused_and_the_connection_ends(end: bytes) -> None:
+    async with opened() as here:
+        heard = await here.hears(b"GET /hello HTTP/1.1\r\nHost: x" + end + b"Content-Length: 40\r\n\r\n")
+        assert heard.startswith(b"HTTP/1.1 400")
+        assert here.heard == []
+
+
+async def test_a_new_connection_is_met_with_what_is_newest(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    given: list[ssl.SSLContext] = []
+
+    def newest() -> ssl.SSLContext:
+        given.append(tls[0])
+        return tls[0]
+
+    port = free()
+    serving = asyncio.create_task(Door(_nothing, TERMS).serve("127.0.0.1", port, setting="none", tls=newest))
+    await asyncio.sleep(0.1)
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls[1])
+        writer.write(HELLO)
+        await answered(reader)
+        writer.transport.abort()
+    assert len(given) == 2
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def _nothing(request: Request) -> Answer:
+    return Answer()

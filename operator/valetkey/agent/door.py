@@ -11,12 +11,13 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from valetkey.agent import connections
 from valetkey.agent.api import Api, ApiError
 from valetkey.agent.ask import HEARTBEAT
 from valetkey.agent.errors import NotInAPod
-from valetkey.agent.pod import Pod
+from valetkey.agent.pod import Pod, claims
 
 Json = dict[str, Any]
 
@@ -27,6 +28,9 @@ _ANSWERED: Final = frozenset({403})
 """A denial is an answer, too."""
 _FILLED_IN: Final = ("subject", "requester")
 """By the door."""
+
+
+_AUDIENCE: Final = ["valetkey"]
 
 
 class Door(Api):
@@ -76,6 +80,15 @@ async def find(pod: Pod) -> Api:
     address = os.environ.get("VALETKEY_DOOR")
     if not address:
         return Api(pod, await connections.sessions(pod.account / "ca.crt", pod.context))
+    where = urlsplit(address)
+    if where.scheme != "https" or where.username is not None or where.query:
+        raise NotInAPod(f"VALETKEY_DOOR={address} is not https://HOST:PORT: a token is sent there")
+    audience = claims(pod.token()).get("aud")
+    if audience != _AUDIENCE:
+        raise NotInAPod(
+            f"{pod.account}/token is for {audience}, not for the door: mount a serviceAccountToken volume with "
+            "audience: valetkey, and name it in VALETKEY_ACCOUNT_DIRECTORY"
+        )
     authority = os.environ.get("VALETKEY_DOOR_CA")
     try:
         sessions = await connections.sessions(Path(authority) if authority else None, lambda: _context(authority))

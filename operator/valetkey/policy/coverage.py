@@ -149,6 +149,7 @@ def task_of(request: RequestSpec) -> int:
             [
                 request.subject.pod_uid,
                 request.requester.pod_uid,
+                request.requester.via,
                 *_account(request),
                 request.task.purpose,
                 _plain(dict(request.task.parameters)),
@@ -181,6 +182,8 @@ def _other_task(one: RequestSpec, other: RequestSpec) -> str | None:
     """
     if (one.subject.pod_uid, one.requester.pod_uid) != (other.subject.pod_uid, other.requester.pod_uid):
         return "for another pod"
+    if one.requester.via != other.requester.via:
+        return "that came in another way"
     if _account(one) != _account(other):
         return "for another ServiceAccount"
     if one.task.purpose != other.task.purpose:

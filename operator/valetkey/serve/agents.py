@@ -16,7 +16,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +35,8 @@ from valetkey.serve.pods import AUDIENCE, AskingPod
 from valetkey.serve.requests import GoneError, Requests, TakenError
 from valetkey.serve.reviews import BusyError, Reviews
 
-CONNECTIONS: Final = 512
+CONNECTIONS: Final = 384
+"""Each takes half a megabyte with that to the API server, so that all of them fit into the chart's memory."""
 TERMS: Final = Terms(
     methods=("GET", "POST", "PATCH"),
     body=64 << 10,
@@ -87,10 +88,15 @@ class Agents:
     async def _pod(self, request: Request) -> AskingPod | Answer:
         """The pod that calls, by its token, as often as it may."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token.strip() if scheme.lower() == "bearer" else ""
+        known = self._reviews.known(token)
+        if known is not None:
+            self._pace.call(known.uid)  # before the API server is asked for it again
         try:
-            pod = await self._reviews.holder(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+            pod = await self._reviews.holder(token) if token else None
         except BusyError:
-            return no("429 Too Many Requests", "too many tokens at once; try again", "Retry-After: 1")
+            busy = no("429 Too Many Requests", "too many tokens at once; try again", "Retry-After: 1")
+            return replace(busy, last=True)
         except ApiError as error:
             # Nothing else of it: what was refused was a token.
             _logger.warning("a token could not be reviewed: the API server said %s %s", error.status, error.reason)
@@ -101,7 +107,8 @@ class Agents:
         if pod.namespace not in self._namespaces:
             why = f"no agents of namespace {pod.namespace} are served; its platform team adds it to agentNamespaces"
             return no("403 Forbidden", why, reason="NamespaceNotServed")
-        self._pace.call(pod.uid)
+        if known is None:
+            self._pace.call(pod.uid)
         return pod
 
     async def _answered(self, pod: AskingPod, request: Request) -> Answer:
@@ -121,7 +128,11 @@ class Agents:
     async def _ask(self, pod: AskingPod, request: Request) -> Answer:
         query = Query.of(request.query, "wait")
         asked = bodies.read(Asked, await request.body())
-        with self._waiting(pod, query):
+        with ExitStack() as waits:
+            try:
+                waits.enter_context(self._waiting(pod, query))
+            except TooManyError:
+                query = replace(query, wait=0.0)  # it is made, and can be looked at
             made = await self._requests.make(pod, asked)
             _logger.info("%s/%s asks: %s", pod.namespace, pod.name, made["metadata"]["name"])
             return await self._followed(pod, made, answers.settled, query)

@@ -23,8 +23,11 @@ class Certificate:
         self._files = directory / "tls.crt", directory / "tls.key"
         self._setting = setting
         self._seen = (-1, -1)
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def context(self) -> ssl.SSLContext:
+        """What a new connection is met with: the newest that can be used."""
+        return self._context
 
     async def wait_for_one(self) -> None:
         """Returns when there is one that can be used."""
@@ -45,12 +48,14 @@ class Certificate:
             certificate, key = (file.stat().st_mtime_ns for file in self._files)
             if (certificate, key) == self._seen:
                 return True
-            # Tried by itself: one that does not fit its key would take the place of the one that does.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)
-            self.context.load_cert_chain(*self._files)
+            # A new one each time: one that does not fit its key would take the place of the one that does, and one of
+            # another type of key would stand beside it.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_cert_chain(*self._files)
         except (OSError, ssl.SSLError) as error:
             what = f"tls.crt and tls.key of the Secret that {self._setting} names cannot be used"
             _logger.error("%s: %s; mend it, it is tried again", what, error)
             return False
-        self._seen = certificate, key
+        self._context, self._seen = context, (certificate, key)
         return True

@@ -85,6 +85,8 @@ class Requests:
 
         It is watched from the version that was seen. A watch that breaks is taken up where it is then.
         """
+        if seconds <= 0 or enough(found):
+            return found
         latest, pause = found, _AGAIN
         try:
             async with asyncio.timeout(seconds):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hashlib
+import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -17,6 +20,10 @@ _REMEMBERED_FOR: Final = 10.0
 """Seconds; as long as the API server itself remembers a token."""
 
 H = TypeVar("H")
+
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""RFC 6750."""
 
 
 class BusyError(Exception):
@@ -53,6 +60,12 @@ class Reviews(Generic[H]):
         """By digest: until when that is known, and whose it is."""
         self._bad: OrderedDict[str, float] = OrderedDict()
         self._asked: deque[float] = deque()
+        self._under_way: dict[str, asyncio.Task[H | None]] = {}
+
+    def known(self, token: str) -> H | None:
+        """Whose it was when that was last asked, if it was good."""
+        good = self._good.get(_digest(token))
+        return None if good is None else good[1]
 
     async def holder(self, token: str) -> H | None:
         """Whose token that is; None where it is not for this audience, or nobody's who is known here.
@@ -60,13 +73,22 @@ class Reviews(Generic[H]):
         Raises ApiError and BusyError.
         https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
         """
-        digest, now = hashlib.sha256(token.encode()).hexdigest(), self._clock()
+        if not _is_one(token):
+            return None  # the API server would take it for another that it begins with
+        digest, now = _digest(token), self._clock()
         good = self._good.get(digest)
         if good is not None and now < good[0]:
             return good[1]
         if now < self._bad.get(digest, 0.0):
             return None
-        self._take_turn(now, was_good=good is not None)
+        asking = self._under_way.get(digest)
+        if asking is None:
+            self._take_turn(now, was_good=good is not None)
+            asking = self._under_way[digest] = asyncio.create_task(self._ask(token, digest, now))
+            asking.add_done_callback(lambda _: self._under_way.pop(digest, None))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, token: str, digest: str, now: float) -> H | None:
         body = {
             "apiVersion": paths.api_version("TokenReview"),
             "kind": "TokenReview",
@@ -97,3 +119,26 @@ class Reviews(Generic[H]):
         if len(self._asked) >= (limits.each_second if was_good else limits.each_second - limits.for_known_ones):
             raise BusyError
         self._asked.append(now)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _is_one(token: str) -> bool:
+    """Whether it is written in the one way that there is: what looks different is to be another token.
+
+    The API server takes what comes before a space; and the last letter of base64 may have bits that mean nothing.
+    """
+    if not _TOKEN.fullmatch(token):
+        return False
+    parts = token.split(".")
+    try:
+        return len(parts) != 3 or all(_canonical(part) for part in parts)  # a JSON Web Token (RFC 7515)
+    except ValueError:
+        return False
+
+
+def _canonical(part: str) -> bool:
+    read = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    return base64.urlsafe_b64encode(read).decode().rstrip("=") == part

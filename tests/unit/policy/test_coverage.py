@@ -146,6 +146,7 @@ def _rules(count: int) -> RequestSpec:
         (word(asked=request(subject={"podName": "fixer-1", "podUID": "another"})), "for another pod"),
         (word(asked=_requester(podUID="another")), "for another pod"),
         (word(asked=_requester(serviceAccount="other")), "for another ServiceAccount"),
+        (word(asked=_requester(via="Door")), "that came in another way"),
         (word(asked=_requester(username="system:serviceaccount:other:fixer")), "for another ServiceAccount"),
         (word(asked=request({"purpose": "upgrade"})), "for another purpose"),
         (word(asked=_of(deployment="web")), "for other parameters"),

@@ -423,6 +423,25 @@ async def test_guesses_leave_room_for_tokens_that_are_known_and_are_seldom_asked
             await known.holder("one-more")
 
 
+async def test_what_only_looks_like_another_token_is_nobodys_and_is_not_asked_about() -> None:
+    plane = Plane()
+    signed = "e30.e30.c2ln"
+    async with client_of(plane) as client:
+        known = pods(client)
+        for token in ("one 1", "one\t", "one\n1", "e30.e30.c2lh\u00e9", "e30.e30.c2lnQ", f"{signed} 1"):
+            assert await known.holder(token) is None
+    assert plane.asked == []
+
+
+async def test_a_token_that_comes_many_times_at_once_is_asked_about_once() -> None:
+    plane = Plane()
+    async with client_of(plane) as client:
+        known = pods(client)
+        found = await asyncio.gather(*(known.holder("one") for _ in range(150)))
+    assert all(one is not None and one == found[0] for one in found)
+    assert len(plane.asked) == 1
+
+
 async def test_no_more_tokens_are_remembered_than_there_is_room_for() -> None:
     now, plane = 100.0, Plane()
     async with client_of(plane) as client:
@@ -630,9 +649,10 @@ def test_pods_that_were_not_heard_of_for_long_are_forgotten() -> None:
 async def test_a_few_calls_of_a_pod_wait_at_once_and_who_goes_makes_room(served: Served) -> None:
     waiting = [asyncio.create_task(served.ask(asks(name=f"fix-{n}"), wait=30)) for n in range(WAITING)]
     await served.is_waited_for(WAITING)
-    told = await served.ask(asks(name="one-more"))
+    made = await served.ask(asks(name="one-more"), wait=30)
+    assert made.status == 202, "it is made all the same, and can be looked at"
+    told = await served.call("GET", f"{ALL}/one-more?wait=30")
     assert (told.status, told.reason) == (429, "TooManyRequests")
-    assert ("agents", "one-more") not in served.plane.objects, "what cannot be followed is not made"
     assert (await served.ask(asks(name="not-waiting"), wait=0)).status == 202
     other = asyncio.create_task(served.ask(asks(name="other"), wait=30, token="two"))
     await served.is_waited_for(WAITING + 1)
