@@ -41,6 +41,8 @@ class Served:
     """Tasks whose credential worked a second after it."""
     ready: list[float] = field(default_factory=list)
     """Milliseconds from entering to having it."""
+    early: int = 0
+    """Tasks whose first call came before the API server had read the binding; one within a second passed."""
     seconds: float = 0
 
 
@@ -128,6 +130,7 @@ async def many(rig: Rig, agents: int, tasks: int) -> Served:
     failed: list[str] = []
     ready: list[float] = []
     late: list[str] = []
+    early: list[str] = []
     trying: list[asyncio.Task[None]] = []
 
     async def tried(token: str, task: str) -> None:
@@ -143,7 +146,7 @@ async def many(rig: Rig, agents: int, tasks: int) -> Served:
                 async with straight(where, task) as grant:
                     ready.append((time.perf_counter() - entered) * 1000)
                     token = grant.token()
-                    assert await rig.server.status(READS, token) == 404  # it may read what is not there
+                    early.extend([] if await _works(rig, token) else [task])
             except Exception as error:
                 failed.append(f"{task}: {error!r}")
             else:
@@ -156,7 +159,7 @@ async def many(rig: Rig, agents: int, tasks: int) -> Served:
     await asyncio.gather(*trying)
     for text in failed[:5]:
         rig.say(text)
-    return Served(agents * tasks, failed, len(late), ready, seconds)
+    return Served(agents * tasks, failed, len(late), ready, len(early), seconds)
 
 
 async def restarted(rig: Rig, agents: int) -> Served:
@@ -173,7 +176,7 @@ async def restarted(rig: Rig, agents: int) -> Served:
         try:
             async with straight(where, f"wait-{number}") as grant:
                 ready.append((time.perf_counter() - entered) * 1000)
-                assert await rig.server.status(READS, grant.token()) == 404
+                await _works(rig, grant.token())
         except Exception as error:
             failed.append(f"wait-{number}: {error!r}")
 
@@ -184,7 +187,16 @@ async def restarted(rig: Rig, agents: int) -> Served:
     await asyncio.gather(*waiting)
     for text in failed[:5]:
         rig.say(text)
-    return Served(agents, failed, 0, ready, time.perf_counter() - began)
+    return Served(agents, failed, 0, ready, seconds=time.perf_counter() - began)
+
+
+async def _works(rig: Rig, token: str) -> bool:
+    """Whether the first call passes: it may read what is not there. Raises RuntimeError where none does in a second."""
+    for tries in range(200):
+        if await rig.server.status(READS, token) == 404:
+            return tries == 0
+        await asyncio.sleep(0.005)
+    raise RuntimeError("a second after it was granted it may not read")
 
 
 async def block(rig: Rig, begin: Begin, where: Path, task: str) -> tuple[float, float, str]:
