@@ -258,3 +258,14 @@ async def test_the_wrapper_runs_kubectl_and_passes_its_exit_code_on(
     done = await asyncio.to_thread(run, *may)
     assert (done.returncode, done.stdout.strip()) == (0, "yes"), done.stderr
     assert {body["spec"]["outcome"] for body in await asked(agent)} == {"Failed", "Succeeded"}
+
+
+async def test_a_block_that_lasts_beats_by_itself(agent: Agent, mount: Mount) -> None:
+    await agent.api.patch(f"{OURS}/agentpolicies/{agent.policy}", {"spec": {"heartbeat": {"within": "15s"}}})
+    await agent.policy_ready()
+    async with access(mount) as grant:
+        await asyncio.sleep(25)
+        assert grant.ended is None
+        assert await agent.may(Caller(token=grant.token()))
+        (request,) = await asked(agent)
+        assert int(request["metadata"]["annotations"]["valetkey.dev/heartbeat"]) >= 3
