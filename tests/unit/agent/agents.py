@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,13 @@ def access(server: Apiserver, **options: Any) -> Any:
     return valetkey.access(**{"account_directory": server.account, "timeout": 10, **said})
 
 
+def undisturbed() -> None:
+    """Signals end a process as they do in a terminal, however these tests were started: what runs in the background
+    has some of them ignored, and hands that on."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def process(server: Apiserver, code: str, *arguments: str) -> subprocess.Popen[str]:
     """A process of the agent; `opened` in its code is that access."""
     begin = f"""
@@ -37,6 +45,7 @@ def opened(**options):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        preexec_fn=undisturbed,
     )
 
 
@@ -75,4 +84,5 @@ def command(server: Apiserver, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         stdin=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        preexec_fn=undisturbed,
     )
