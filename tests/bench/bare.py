@@ -69,17 +69,15 @@ class Bare:
         ours = f"{OURS}/namespaces/{AGENTS}"
         sent = time.perf_counter()
         await send("PATCH", f"{ours}/accessrequests/{name}", {"spec": {"outcome": "Succeeded"}})
-        await self.sync()
-        await send("PATCH", f"{ours}/taskgrants/{name}/status", {"status": _STATUS})
-        await self._delete(f"{ours}/taskgrants/{name}", uids["grant"])
+        binding = f"{RBAC}/rolebindings/{name}"
+        await asyncio.gather(self._write_end(f"{ours}/taskgrants/{name}", uids), self._delete(binding, uids["binding"]))
         accounts = f"/api/v1/namespaces/{GRANTS}/serviceaccounts"
         await asyncio.gather(
-            self._delete(f"{RBAC}/rolebindings/{name}", uids["binding"]),
             self._delete(f"{RBAC}/roles/{name}", uids["role"]),
             self._delete(f"{accounts}/{name}", uids["account"]),
             *((self._take_away(name, uids["secret"], pod),) if "secret" in uids else ()),
         )
-        paths = (f"{RBAC}/rolebindings/{name}", f"{RBAC}/roles/{name}", f"{accounts}/{name}")
+        paths = (binding, f"{RBAC}/roles/{name}", f"{accounts}/{name}")
         await asyncio.gather(*(send("GET", path, missing=True) for path in paths))
         await self.sync()
         request = await send("PATCH", f"{ours}/accessrequests/{name}/status", {"status": _STATUS})
@@ -113,6 +111,11 @@ class Bare:
             "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": GRANTS}],
         }
         return role, await self._send("POST", f"{RBAC}/rolebindings", body)
+
+    async def _write_end(self, path: str, uids: dict[str, str]) -> None:
+        await self.sync()
+        await self._send("PATCH", f"{path}/status", {"status": _STATUS})
+        await self._delete(path, uids["grant"])
 
     async def _take_away(self, name: str, uid: str, pod: Json) -> None:
         await self._delete(f"/api/v1/namespaces/{AGENTS}/secrets/{name}", uid)

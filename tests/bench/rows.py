@@ -34,9 +34,11 @@ def of_sdk(times: dict[str, list[float]], calls: float) -> list[Row]:
         Row(
             figure=f"block left → 403, p99 of {number}",
             valetkey=f"{p99(times['dead']):.0f} ms (p50 {p50(times['dead']):.0f})",
+            bare=f"{p99(times['bare dead']):.0f} ms (p50 {p50(times['bare dead']):.0f})",
+            ratio=p99(times["dead"]) / p99(times["bare dead"]),
             goal="≤ 100 ms",
             met=p99(times["dead"]) <= 100,
-            samples={"valetkey": times["dead"]},
+            samples={"valetkey": times["dead"], "bare": times["bare dead"]},
         ),
         Row(
             figure="API calls of one sealed grant, from beginning to end",

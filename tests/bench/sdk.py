@@ -23,6 +23,8 @@ from tests.cluster.audit_log import count
 from tests.cluster.local.places import AUDIT_LOG, STATE
 
 HERE = STATE / "bench-agents"
+KEYS = Path("/dev/shm/valetkey-bench")
+"""In memory, where the SDK keeps them by itself."""
 COPIES = "/apis/without.example/v1alpha1"
 READS = f"/api/v1/namespaces/{SHOP}/configmaps/any"
 LATEST = 1.0
@@ -54,7 +56,7 @@ def straight(mount: Path, task: str) -> valetkey.Access:
         f"{SHOP}: get configmaps",
         task=task,
         account_directory=mount,
-        state_directory=HERE / "keys",
+        state_directory=KEYS,
         timeout=120,
     )
 
@@ -70,6 +72,7 @@ def inside(rig: Rig) -> Iterator[None]:
     try:
         yield
     finally:
+        shutil.rmtree(KEYS, ignore_errors=True)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
@@ -90,8 +93,8 @@ def _written(made: Path, files: dict[str, str]) -> Path:
 
 
 async def measure(rig: Rig, number: int, begin: Begin = straight, prefix: str = "sdk") -> dict[str, list[float]]:
-    """Milliseconds from entering to having access, from leaving to refusal, and of the bare chain to its answer."""
-    times: dict[str, list[float]] = {key: [] for key in ("ready", "bare ready", "dead")}
+    """Milliseconds from entering to having access and from leaving to refusal, and the bare chain's of the same."""
+    times: dict[str, list[float]] = {key: [] for key in ("ready", "bare ready", "dead", "bare dead")}
     pod = await rig.pod(prefix)
     where, token = await mount(rig, pod), await rig.token(pod)
     answers = f"{COPIES}/namespaces/{AGENTS}/accessrequests"
@@ -103,7 +106,9 @@ async def measure(rig: Rig, number: int, begin: Begin = straight, prefix: str = 
             await gone.when(name)
             times["ready"].append(ready)
             times["dead"].append(dead)
-            times["bare ready"].append(await _bare(rig, f"bare-{prefix}-{index}", pod, token, seen))
+            ready, dead = await _bare(rig, f"bare-{prefix}-{index}", pod, token, seen)
+            times["bare ready"].append(ready)
+            times["bare dead"].append(dead)
     return times
 
 
@@ -213,13 +218,16 @@ async def block(rig: Rig, begin: Begin, where: Path, task: str) -> tuple[float, 
     return (usable - entered) * 1000, (await refused - left) * 1000, name
 
 
-async def _bare(rig: Rig, name: str, pod: Json, token: str, seen: Watcher) -> float:
+async def _bare(rig: Rig, name: str, pod: Json, token: str, seen: Watcher) -> tuple[float, float]:
     body = copied(request(name, pod, token))
     sent = time.perf_counter()
-    _, uids = await rig.bare.begin(name, body, grant(name, pod), pod, sealed=True)
+    credential, uids = await rig.bare.begin(name, body, grant(name, pod), pod, sealed=True)
     at, _ = await seen.when(name)
-    await rig.bare.end(name, uids, pod)
-    return (at - sent) * 1000
+    await asyncio.sleep(0.05)
+    await rig.server.status(READS, credential)
+    refused = asyncio.create_task(rig.server.refused(credential, READS))
+    ended = await rig.bare.end(name, uids, pod)
+    return (at - sent) * 1000, (await refused - ended) * 1000
 
 
 def _answered(kind: str, body: Json) -> str | None:

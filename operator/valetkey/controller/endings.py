@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 from valetkey.audit import history
@@ -10,6 +13,7 @@ from valetkey.controller.backends import Backends, about_grant, in_time
 from valetkey.controller.deliveries import Deliveries
 from valetkey.controller.queue import Key
 from valetkey.controller.steps import End, LetGo, Progress, Remove, Revoke, learnt
+from valetkey.errors import AccessError
 from valetkey.kinds.base import REVOKE_FINALIZER
 from valetkey.kinds.taskgrant import GrantEnd, TaskGrant
 from valetkey.kube import paths
@@ -18,8 +22,25 @@ from valetkey.kube.concurrency import both
 from valetkey.kube.pods import parse
 from valetkey.reasons import Reason, place_of, word
 
+_logger = logging.getLogger(__name__)
+
 TRIES: Final = 8
 """After so many, some 6 s, a revocation is said to have failed; it is tried again for ever all the same."""
+AHEAD: Final = timedelta(seconds=2)
+"""How long the writing of an end waits for its authorization to go; after that, the revocation takes it away."""
+_FOR_GOOD: Final = frozenset(
+    {
+        Reason.TASK_RELEASED,
+        Reason.TTL_REACHED,
+        Reason.POD_FINISHED,
+        Reason.POD_DELETED,
+        Reason.REQUEST_DELETED,
+        Reason.GRANT_DELETED,
+        Reason.CONTAINER_RESTARTED,
+        Reason.PARENT_ENDED,
+    }
+)
+"""What nobody can undo: whoever reads it after a crash ends the grant for it again."""
 _SEVERITIES: Final[dict[Reason, Literal["Normal", "Warning"]]] = {
     Reason.POLICY_CHANGED: "Warning",
     Reason.DELIVERY_FAILED: "Warning",
@@ -38,9 +59,45 @@ class Endings:
         """Uids of grants whose revocation was said to have failed, until they are let go."""
         self._denied: set[str] = set()
         """Uids of grants whose authorization is gone ahead of the rest, until they are let go."""
+        self._stood_back: set[str] = set()
+        """Uids of grants that have given way to others', until they are let go."""
 
     async def end(self, step: End, progress: Progress) -> Progress:
-        """Writes why, once, then deletes the grant; revocation is its finalizer."""
+        """Writes why, once, then deletes the grant; revocation is its finalizer.
+
+        What ends for good is denied meanwhile: no credential works for as long as it takes to say why it does not.
+        """
+        if step.grant.status.end is None and step.reason not in _FOR_GOOD:
+            return await self._end(step, progress)
+        ended, _ = await both(self._end(step, progress), self._deny_ahead(step.grant))
+        return ended
+
+    async def stand_back(self, grant: TaskGrant) -> bool:
+        """Denies a grant and lets others' denials go first; False where it has done so once."""
+        uid = grant.metadata.uid
+        if uid in self._stood_back:
+            return False
+        self._stood_back.add(uid)  # once: what cannot be denied is revoked, account and all
+        if uid not in self._denied:
+            await self._deny(grant)
+        return True
+
+    async def _deny_ahead(self, grant: TaskGrant) -> None:
+        """Where it fails, the revocation does it and tells of it."""
+        try:
+            async with asyncio.timeout(AHEAD.total_seconds()):
+                await self._deny(grant)
+        except (AccessError, TimeoutError) as error:
+            key = Key.of(grant.metadata)
+            _logger.info("%s: not denied ahead of its end: %s", key, error or f"no answer within {AHEAD}")
+
+    async def _deny(self, grant: TaskGrant) -> None:
+        if grant.metadata.uid not in self._denied:
+            denied = self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
+            await in_time(denied, Reason.REVOCATION_PENDING)
+            self._denied.add(grant.metadata.uid)
+
+    async def _end(self, step: End, progress: Progress) -> Progress:
         grant, backends = step.grant, self._backends
         key = Key.of(grant.metadata)
         if grant.status.end is None:
@@ -68,19 +125,11 @@ class Endings:
             backends.cache.grants.put(TaskGrant.model_validate(answer))
         return progress
 
-    async def deny(self, grant: TaskGrant) -> bool:
-        """Takes away what a grant is authorized by and leaves the rest to its revocation; False where it was tried."""
-        if grant.metadata.uid in self._denied:
-            return False
-        self._denied.add(grant.metadata.uid)  # once: what cannot be denied is revoked, account and all
-        denied = self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
-        await in_time(denied, Reason.REVOCATION_PENDING)
-        return True
-
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
         grant, backends = step.grant, self._backends
-        unmade = backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made)
+        denied = grant.metadata.uid in self._denied
+        unmade = backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made, denied=denied)
         proof, _ = await both(in_time(unmade, Reason.REVOCATION_PENDING), self._deliveries.take_away(grant))
         return learnt(progress, proof=proof)
 
@@ -94,6 +143,7 @@ class Endings:
         await self._write_down(history.REVOKED, grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
         self._failed.discard(grant.metadata.uid)
         self._denied.discard(grant.metadata.uid)
+        self._stood_back.discard(grant.metadata.uid)
         request = backends.request_of(grant)
         if request is not None:
             await backends.write_request_status(request, status.of_ended(request, reason, message, backends.clock()))

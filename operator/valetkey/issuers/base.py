@@ -51,16 +51,17 @@ class Issuer(Protocol):
         ...
 
     async def deny(self, plan: Plan, made: Sequence[MadeObject]) -> None:
-        """Takes away what authorizes, unproved, and leaves the rest to `revoke`: for when many end at once.
+        """Takes away what authorizes, unproved, and leaves the rest to `revoke`: ahead of all else that an end takes.
 
         Does nothing where `revoke` is as quick.
         """
         ...
 
-    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
+    async def revoke(self, plan: Plan, made: Sequence[MadeObject], *, denied: bool = False) -> Proof:
         """Unmakes whatever the plan names and gives the proof that it is gone; succeeds if nothing is there.
 
-        `made` says with which uids; what it does not list is looked up by name.
+        `made` says with which uids; what it does not list is looked up by name. With `denied`, `deny` has succeeded
+        and what it took away needs the proof alone.
         """
         ...
 

@@ -115,16 +115,17 @@ class KubernetesIssuer:
         """Deletes the bindings."""
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
-        bindings = [entry for entry in plan.kubernetes.objects if entry.kind in ("RoleBinding", "ClusterRoleBinding")]
+        bindings = [entry for entry in plan.kubernetes.objects if _authorizes(entry)]
         await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in bindings))
 
-    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
+    async def revoke(self, plan: Plan, made: Sequence[MadeObject], *, denied: bool = False) -> Proof:
         """Deletes bindings, roles, account and timer side by side, then reads that each is gone."""
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
         objects = [*reversed(plan.kubernetes.objects), plan.kubernetes.account]
         objects += [plan.kubernetes.timer] if plan.kubernetes.timer is not None else []
-        await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
+        there = [entry for entry in objects if not (denied and _authorizes(entry))]
+        await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in there))
         await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in objects))
         return "Absent"
 
@@ -220,6 +221,10 @@ def _role_and_binding(order: Order, index: int, scope: Scope) -> tuple[PlannedOb
         _planned(f"{prefix}Role", scope.namespace, name),
         _planned(f"{prefix}RoleBinding", scope.namespace, name),
     )
+
+
+def _authorizes(entry: PlannedObject) -> bool:
+    return entry.kind in ("RoleBinding", "ClusterRoleBinding")
 
 
 def _uids(made: Sequence[MadeObject]) -> dict[tuple[str, str | None, str], str]:
