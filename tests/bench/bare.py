@@ -63,21 +63,24 @@ class Bare:
         objects |= {"binding": binding} | ({"secret": made[0]} if made else {})
         return token, {kind: body["metadata"]["uid"] for kind, body in objects.items()}
 
-    async def end(self, name: str, uids: dict[str, str], pod: Json) -> float:
-        """Ends one grant; gives when the outcome was sent."""
+    async def end(self, name: str, uids: dict[str, str], pod: Json, *, reversible: bool = False) -> float:
+        """Ends one grant, as an outcome does or what is `reversible`; gives when the outcome was sent."""
         send = self._send
         ours = f"{OURS}/namespaces/{AGENTS}"
         sent = time.perf_counter()
         await send("PATCH", f"{ours}/accessrequests/{name}", {"spec": {"outcome": "Succeeded"}})
         binding = f"{RBAC}/rolebindings/{name}"
-        await asyncio.gather(self._write_end(f"{ours}/taskgrants/{name}", uids), self._delete(binding, uids["binding"]))
+        await self.sync()
+        ahead = () if reversible else (self._delete(binding, uids["binding"]),)
+        await asyncio.gather(self._write_end(f"{ours}/taskgrants/{name}", uids), *ahead)
         accounts = f"/api/v1/namespaces/{GRANTS}/serviceaccounts"
         await asyncio.gather(
+            self._delete(binding, uids["binding"]),
             self._delete(f"{RBAC}/roles/{name}", uids["role"]),
             self._delete(f"{accounts}/{name}", uids["account"]),
             *((self._take_away(name, uids["secret"], pod),) if "secret" in uids else ()),
         )
-        paths = (binding, f"{RBAC}/roles/{name}", f"{accounts}/{name}")
+        paths = (*((binding,) if reversible else ()), f"{RBAC}/roles/{name}", f"{accounts}/{name}")
         await asyncio.gather(*(send("GET", path, missing=True) for path in paths))
         await self.sync()
         request = await send("PATCH", f"{ours}/accessrequests/{name}/status", {"status": _STATUS})
@@ -113,7 +116,6 @@ class Bare:
         return role, await self._send("POST", f"{RBAC}/rolebindings", body)
 
     async def _write_end(self, path: str, uids: dict[str, str]) -> None:
-        await self.sync()
         await self._send("PATCH", f"{path}/status", {"status": _STATUS})
         await self._delete(path, uids["grant"])
 

@@ -67,7 +67,9 @@ async def _valetkey(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher
     return (seen - sent) * 1000, (dead - ended) * 1000
 
 
-async def bare(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher) -> tuple[float, float]:
+async def bare(
+    rig: Rig, name: str, pod: Json, token: str, secrets: Watcher, *, reversible: bool = False
+) -> tuple[float, float]:
     """Milliseconds from request to credential and from outcome to refusal of one chain of the bare client."""
     body = copied(request(name, pod, token))
     sent = time.perf_counter()
@@ -76,5 +78,5 @@ async def bare(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher) -> 
     await asyncio.sleep(0.05)
     await rig.server.status(f"/api/v1/namespaces/{AGENTS}", credential)
     refused = asyncio.create_task(rig.server.refused(credential))
-    ended = await rig.bare.end(name, uids, pod)
+    ended = await rig.bare.end(name, uids, pod, reversible=reversible)
     return (seen - sent) * 1000, (await refused - ended) * 1000

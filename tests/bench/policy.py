@@ -104,7 +104,7 @@ async def denied(rig: Rig, number: int) -> dict[str, list[float]]:
             times["refused"].append((over - ended) * 1000)
             await gone.when(name)
             await rig.server.send("DELETE", f"{_POLICIES}/{DENY['metadata']['name']}")
-            _, dead = await bare(rig, f"bare-{name}", pod, token, secrets)
+            _, dead = await bare(rig, f"bare-{name}", pod, token, secrets, reversible=True)
             times["bare dead"].append(dead)
     return times
 

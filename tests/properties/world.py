@@ -93,11 +93,13 @@ class World:
     async def get(self, path: str) -> Json:
         kind, namespace, name, _ = self._parse(path)
         assert kind != "Secret", "the operator may not read Secrets"
+        await asyncio.sleep(0)  # whoever works beside has its turn, here and below
         with self._request():
             return self._found(kind, namespace, name)
 
     async def create(self, path: str, body: Json) -> Json:
         kind, namespace, name, sub = self._parse(path)
+        await asyncio.sleep(0)
         with self._request():
             if sub == "token":
                 return self._token(self._found("ServiceAccount", namespace, name))
@@ -109,6 +111,7 @@ class World:
 
     async def replace(self, path: str, body: Json) -> Json:
         kind, namespace, name, _ = self._parse(path)
+        await asyncio.sleep(0)
         with self._request():
             old = self._found(kind, namespace, name)
             if kind in ("Leader", "Ledger"):
@@ -122,6 +125,7 @@ class World:
 
     async def patch(self, path: str, body: Json) -> Json:
         kind, namespace, name, sub = self._parse(path)
+        await asyncio.sleep(0)
         with self._request():
             old = self._found(kind, namespace, name)
             wanted = body.get("metadata", {})
@@ -136,12 +140,13 @@ class World:
             patch.get("metadata", {}).pop("resourceVersion", None)
             return self._store(kind, _merge(old, patch))
 
-    async def delete(self, path: str, *, uid: str) -> Json:
+    async def delete(self, path: str, *, uid: str) -> Json | None:
         kind, namespace, name, _ = self._parse(path)
+        await asyncio.sleep(0)
         with self._request():
             found = self.objects.get((kind, namespace, name))
             if found is None:
-                return {"kind": "Status"}
+                return None
             if found["metadata"]["uid"] != uid:
                 raise ApiError(409, "Conflict", "uid differs")
             return self.remove(kind, namespace, name) or {"kind": "Status"}
@@ -170,6 +175,7 @@ class World:
             await asyncio.sleep(0.01)
 
     async def write(self, reason: str, **fields: Any) -> None:
+        await asyncio.sleep(0)
         with self._request():
             self.records.append({"reason": str(reason), **fields})
 

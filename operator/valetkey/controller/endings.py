@@ -26,21 +26,15 @@ _logger = logging.getLogger(__name__)
 
 TRIES: Final = 8
 """After so many, some 6 s, a revocation is said to have failed; it is tried again for ever all the same."""
-AHEAD: Final = timedelta(seconds=2)
-"""How long the writing of an end waits for its authorization to go; after that, the revocation takes it away."""
-_FOR_GOOD: Final = frozenset(
-    {
-        Reason.TASK_RELEASED,
-        Reason.TTL_REACHED,
-        Reason.POD_FINISHED,
-        Reason.POD_DELETED,
-        Reason.REQUEST_DELETED,
-        Reason.GRANT_DELETED,
-        Reason.CONTAINER_RESTARTED,
-        Reason.PARENT_ENDED,
-    }
+DISABLED_WITHIN: Final = timedelta(seconds=1)
+"""How long the disabling of a credential may take, and keep its revocation waiting, which relies on nothing of it."""
+_IRREVERSIBLE: Final = frozenset(
+    {Reason.TASK_RELEASED, Reason.TTL_REACHED, Reason.POD_FINISHED, Reason.REQUEST_DELETED}
 )
-"""What nobody can undo: whoever reads it after a crash ends the grant for it again."""
+"""What nobody can undo, so whoever reads it after a crash ends the grant for it again.
+
+A policy may be set back, a beat may come, a pod may get its label back, a container's death may be told otherwise.
+"""
 _SEVERITIES: Final[dict[Reason, Literal["Normal", "Warning"]]] = {
     Reason.POLICY_CHANGED: "Warning",
     Reason.DELIVERY_FAILED: "Warning",
@@ -57,79 +51,76 @@ class Endings:
         self._deliveries = deliveries
         self._failed: set[str] = set()
         """Uids of grants whose revocation was said to have failed, until they are let go."""
-        self._denied: set[str] = set()
-        """Uids of grants whose authorization is gone ahead of the rest, until they are let go."""
-        self._stood_back: set[str] = set()
-        """Uids of grants that have given way to others', until they are let go."""
+        self._disabled: set[str] = set()
+        """Uids of grants whose credential was to be made useless, once each, until they are let go."""
+        self._gave_way: set[str] = set()
+        """Uids of grants that have let others go first, until they are let go."""
 
     async def end(self, step: End, progress: Progress) -> Progress:
-        """Writes why, once, then deletes the grant; revocation is its finalizer.
-
-        What ends for good is denied meanwhile: no credential works for as long as it takes to say why it does not.
-        """
-        if step.grant.status.end is None and step.reason not in _FOR_GOOD:
-            return await self._end(step, progress)
-        ended, _ = await both(self._end(step, progress), self._deny_ahead(step.grant))
+        """Puts why on record and writes it, once, then deletes the grant; revocation is its finalizer."""
+        grant = step.grant
+        if grant.status.end is not None:
+            return await self._delete(grant, progress)
+        reason, message = await self._checked(step)
+        end = GrantEnd(reason=reason, message=message[:2048], at=self._backends.clock())
+        await self._write_down(reason, grant, message)
+        written = self._write_end(step, end, progress)
+        if step.reason not in _IRREVERSIBLE and not grant.metadata.terminating:
+            return await written
+        # Beside it, not after it: no credential works for as long as it takes to say everywhere why it does not.
+        ended, _ = await both(written, self.disable(grant))
         return ended
 
-    async def stand_back(self, grant: TaskGrant) -> bool:
-        """Denies a grant and lets others' denials go first; False where it has done so once."""
-        uid = grant.metadata.uid
-        if uid in self._stood_back:
-            return False
-        self._stood_back.add(uid)  # once: what cannot be denied is revoked, account and all
-        if uid not in self._denied:
-            await self._deny(grant)
-        return True
-
-    async def _deny_ahead(self, grant: TaskGrant) -> None:
-        """Where it fails, the revocation does it and tells of it."""
+    async def disable(self, grant: TaskGrant) -> None:
+        """Tries once to make a grant's credential useless; where that fails its revocation, which follows, does it."""
+        uid, issuer = grant.metadata.uid, self._backends.issuer(grant.spec.order)
+        if uid in self._disabled:
+            return
+        self._disabled.add(uid)
         try:
-            async with asyncio.timeout(AHEAD.total_seconds()):
-                await self._deny(grant)
+            async with asyncio.timeout(DISABLED_WITHIN.total_seconds()):
+                await issuer.disable(grant.spec.plan, grant.status.made)
         except (AccessError, TimeoutError) as error:
-            key = Key.of(grant.metadata)
-            _logger.info("%s: not denied ahead of its end: %s", key, error or f"no answer within {AHEAD}")
+            why = str(error) or f"no answer within {DISABLED_WITHIN.total_seconds():.0f} s"
+            _logger.info("%s: not disabled ahead of its revocation: %s", Key.of(grant.metadata), why)
 
-    async def _deny(self, grant: TaskGrant) -> None:
-        if grant.metadata.uid not in self._denied:
-            denied = self._backends.issuer(grant.spec.order).deny(grant.spec.plan, grant.status.made)
-            await in_time(denied, Reason.REVOCATION_PENDING)
-            self._denied.add(grant.metadata.uid)
+    def gives_way(self, grant: TaskGrant) -> bool:
+        """Whether others are disabled first; once, for what cannot be disabled is revoked, account and all."""
+        first = grant.metadata.uid not in self._gave_way
+        self._gave_way.add(grant.metadata.uid)
+        return first
 
-    async def _end(self, step: End, progress: Progress) -> Progress:
+    async def _write_end(self, step: End, end: GrantEnd, progress: Progress) -> Progress:
         grant, backends = step.grant, self._backends
         key = Key.of(grant.metadata)
-        if grant.status.end is None:
-            reason, message = await self._checked(step)
-            end = GrantEnd(reason=reason, message=message[:2048], at=backends.clock())
-            says = [(step.failure.reason, step.failure.message)] if step.failure else []
-            shown = status.of_ending(grant, end, says, end.at)
-            await self._write_down(reason, grant, message)
-            if key in backends.cache.vanished:
-                backends.cache.vanished[key] = grant.model_copy(update={"status": shown})
-                backends.metrics.ended(reason)
-                return progress
-            try:
-                grant = await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
-            except ApiError as error:
-                if not (error.conflict or error.not_found):
-                    raise
-                return await self._read_again(grant, progress)
-            backends.metrics.ended(reason)
+        says = [(step.failure.reason, step.failure.message)] if step.failure else []
+        shown = status.of_ending(grant, end, says, end.at)
+        if key in backends.cache.vanished:
+            backends.cache.vanished[key] = grant.model_copy(update={"status": shown})
+            backends.metrics.ended(Reason(end.reason))
+            return progress
+        try:
+            grant = await backends.write_grant(grant, {"status": shown.to_api()}, subresource="/status")
+        except ApiError as error:
+            if not (error.conflict or error.not_found):
+                raise
+            return await self._read_again(grant, progress)
+        backends.metrics.ended(Reason(end.reason))
+        return await self._delete(grant, progress)
+
+    async def _delete(self, grant: TaskGrant, progress: Progress) -> Progress:
         if not grant.metadata.terminating:
             path = paths.item("TaskGrant", grant.metadata.namespace, grant.metadata.name)
-            answer = await backends.api.delete(path, uid=grant.metadata.uid)
-            if answer.get("kind") != "TaskGrant":
+            answer = await self._backends.api.delete(path, uid=grant.metadata.uid)
+            if answer is None or answer.get("kind") != "TaskGrant":
                 return await self._read_again(grant, progress)
-            backends.cache.grants.put(TaskGrant.model_validate(answer))
+            self._backends.cache.grants.put(TaskGrant.model_validate(answer))
         return progress
 
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
         grant, backends = step.grant, self._backends
-        denied = grant.metadata.uid in self._denied
-        unmade = backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made, denied=denied)
+        unmade = backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made)
         proof, _ = await both(in_time(unmade, Reason.REVOCATION_PENDING), self._deliveries.take_away(grant))
         return learnt(progress, proof=proof)
 
@@ -141,9 +132,6 @@ class Endings:
         reason, message = word(grant.status.end.reason) or Reason.GRANT_DELETED, grant.status.end.message
         took = (backends.clock() - grant.status.end.at).total_seconds()
         await self._write_down(history.REVOKED, grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
-        self._failed.discard(grant.metadata.uid)
-        self._denied.discard(grant.metadata.uid)
-        self._stood_back.discard(grant.metadata.uid)
         request = backends.request_of(grant)
         if request is not None:
             await backends.write_request_status(request, status.of_ended(request, reason, message, backends.clock()))
@@ -162,6 +150,8 @@ class Endings:
             finally:
                 backends.cache.let_go.discard(grant.metadata.uid)
             backends.cache.grants.remove(key, grant.metadata.uid)
+        for known in (self._failed, self._disabled, self._gave_way):
+            known.discard(grant.metadata.uid)
         backends.metrics.revoked(reason, step.proof, took)
         about = (
             request.metadata

@@ -115,7 +115,7 @@ class Restored:
             async with asyncio.timeout(_READ_WITHIN.total_seconds()):
                 return await asyncio.to_thread(history.past, self._log, uids, since=since)
         except (OSError, TimeoutError) as error:
-            _logger.error("what had ended cannot be read from the log: %s", error or "it takes too long")
+            _logger.error("what had ended cannot be read from the log: %s", str(error) or "it takes too long")
             return history.Past({}, None)
 
     async def _read(self, asked: Key) -> None:

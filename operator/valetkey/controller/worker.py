@@ -133,8 +133,9 @@ class Worker:
                     case Identify() | Decide() | Open() | Issue() | Deliver() if endings_alone:
                         # A backend that hangs would hold every worker there is, and with them all revocations.
                         return self._queue.add(key, ending=False)
-                    case Revoke(grant=grant) if self._queue.more_end and await self._endings.stand_back(grant):
-                        # Many end at once: all are denied before any is cleared up and proved.
+                    case Revoke(grant=grant) if self._queue.more_end and self._endings.gives_way(grant):
+                        # Many end at once: all are disabled before any is cleared up and proved.
+                        await self._endings.disable(grant)
                         return self._queue.add(key, ending=True)
                     case _:
                         progress = await self._do(step, progress)

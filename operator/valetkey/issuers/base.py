@@ -24,8 +24,8 @@ class Found(NamedTuple):
 class Issuer(Protocol):
     """Makes one kind of credential, and unmakes it.
 
-    Methods raise AccessError and nothing else; no message holds a secret. A call that takes longer than a minute is
-    cancelled, wherever it is, and made again: so each may find what an earlier one has left half done.
+    Methods raise AccessError and nothing else; no message holds a secret. A call that takes longer than a minute, or
+    a second of `disable`, is cancelled, wherever it is: so each may find what an earlier one has left half done.
     """
 
     @property
@@ -50,18 +50,17 @@ class Issuer(Protocol):
         """Makes the next credential of a grant that lives on."""
         ...
 
-    async def deny(self, plan: Plan, made: Sequence[MadeObject]) -> None:
-        """Takes away what authorizes, unproved, and leaves the rest to `revoke`: ahead of all else that an end takes.
+    async def disable(self, plan: Plan, made: Sequence[MadeObject]) -> None:
+        """Makes the credential useless at once, open sessions included, unproved; succeeds if nothing is there.
 
-        Does nothing where `revoke` is as quick.
+        `revoke` follows, and relies on nothing that it did. Does nothing where `revoke` is as quick.
         """
         ...
 
-    async def revoke(self, plan: Plan, made: Sequence[MadeObject], *, denied: bool = False) -> Proof:
+    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
         """Unmakes whatever the plan names and gives the proof that it is gone; succeeds if nothing is there.
 
-        `made` says with which uids; what it does not list is looked up by name. With `denied`, `deny` has succeeded
-        and what it took away needs the proof alone.
+        `made` says with which uids; what it does not list is looked up by name.
         """
         ...
 

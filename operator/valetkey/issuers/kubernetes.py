@@ -111,22 +111,22 @@ class KubernetesIssuer:
         except NotReadyError:
             return await self.issue(order, plan)
 
-    async def deny(self, plan: Plan, made: Sequence[MadeObject]) -> None:
+    async def disable(self, plan: Plan, made: Sequence[MadeObject]) -> None:
         """Deletes the bindings."""
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
-        bindings = [entry for entry in plan.kubernetes.objects if _authorizes(entry)]
+        bindings = [entry for entry in plan.kubernetes.objects if entry.kind in ("RoleBinding", "ClusterRoleBinding")]
         await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in bindings))
 
-    async def revoke(self, plan: Plan, made: Sequence[MadeObject], *, denied: bool = False) -> Proof:
-        """Deletes bindings, roles, account and timer side by side, then reads that each is gone."""
+    async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
+        """Deletes bindings, roles, account and timer side by side, then reads that each that was there is gone."""
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
         objects = [*reversed(plan.kubernetes.objects), plan.kubernetes.account]
         objects += [plan.kubernetes.timer] if plan.kubernetes.timer is not None else []
-        there = [entry for entry in objects if not (denied and _authorizes(entry))]
-        await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in there))
-        await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in objects))
+        found = await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
+        there = [entry for entry, was_there in zip(objects, found, strict=True) if was_there]
+        await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in there))
         return "Absent"
 
     async def found(self) -> AsyncIterator[Found]:
@@ -147,8 +147,8 @@ class KubernetesIssuer:
         """Deletes one object by its uid, then reads that it is gone."""
         owner, made = found
         entry = _planned(made.kind, made.namespace, made.name)
-        await self._objects.remove(owner, entry, made.uid)
-        await self._objects.prove_absent(owner, entry, made.uid, alone=True)
+        if await self._objects.remove(owner, entry, made.uid):
+            await self._objects.prove_absent(owner, entry, made.uid, alone=True)
         return "Absent"
 
     async def _account_and_token(self, order: Order, plan: KubernetesPlan) -> Credential:
@@ -221,10 +221,6 @@ def _role_and_binding(order: Order, index: int, scope: Scope) -> tuple[PlannedOb
         _planned(f"{prefix}Role", scope.namespace, name),
         _planned(f"{prefix}RoleBinding", scope.namespace, name),
     )
-
-
-def _authorizes(entry: PlannedObject) -> bool:
-    return entry.kind in ("RoleBinding", "ClusterRoleBinding")
 
 
 def _uids(made: Sequence[MadeObject]) -> dict[tuple[str, str | None, str], str]:

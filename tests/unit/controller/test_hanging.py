@@ -120,7 +120,7 @@ async def test_a_revocation_whose_backend_does_not_answer_is_tried_again(
     await process.watch()
     await process.worker.run(key)
 
-    async def never(self: KubernetesIssuer, plan: Plan, made: Sequence[MadeObject], *, denied: bool) -> Proof:
+    async def never(self: KubernetesIssuer, plan: Plan, made: Sequence[MadeObject]) -> Proof:
         await asyncio.Event().wait()
         raise AssertionError
 
