@@ -71,16 +71,19 @@ class Bare:
         await send("PATCH", f"{ours}/accessrequests/{name}", {"spec": {"outcome": "Succeeded"}})
         binding = f"{RBAC}/rolebindings/{name}"
         await self.sync()
-        ahead = () if reversible else (self._delete(binding, uids["binding"]),)
-        await asyncio.gather(self._write_end(f"{ours}/taskgrants/{name}", uids), *ahead)
+        written, unbound = self._write_end(f"{ours}/taskgrants/{name}", uids), self._delete(binding, uids["binding"])
+        if reversible:
+            await written
+            await unbound
+        else:
+            await asyncio.gather(written, unbound)
         accounts = f"/api/v1/namespaces/{GRANTS}/serviceaccounts"
         await asyncio.gather(
-            self._delete(binding, uids["binding"]),
             self._delete(f"{RBAC}/roles/{name}", uids["role"]),
             self._delete(f"{accounts}/{name}", uids["account"]),
             *((self._take_away(name, uids["secret"], pod),) if "secret" in uids else ()),
         )
-        paths = (*((binding,) if reversible else ()), f"{RBAC}/roles/{name}", f"{accounts}/{name}")
+        paths = (binding, f"{RBAC}/roles/{name}", f"{accounts}/{name}")
         await asyncio.gather(*(send("GET", path, missing=True) for path in paths))
         await self.sync()
         request = await send("PATCH", f"{ours}/accessrequests/{name}/status", {"status": _STATUS})

@@ -68,7 +68,7 @@ class Slow:
     async def patch(self, path: str, body: Json) -> Json:
         raise AssertionError(path)
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
+    async def delete(self, path: str, *, uid: str) -> Json:
         raise AssertionError(path)
 
     def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:

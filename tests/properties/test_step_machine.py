@@ -25,8 +25,8 @@ APPROVALS = st.none() | st.integers(1, 2)
 """How many people a policy asks; None where it asks nobody."""
 HOUR = timedelta(hours=1)
 HANDS_ON: Json = {"delegation": {"to": [{"namespace": "shop", "serviceAccount": "fixer"}], "maxDepth": 3}}
-DISABLES = {Reason.TASK_RELEASED, Reason.TTL_REACHED, Reason.POD_FINISHED, Reason.POD_DELETED, Reason.REQUEST_DELETED}
-"""What takes away bindings while the end is being written; a deleted pod takes its requests along."""
+DISABLES = {Reason.TASK_RELEASED, Reason.TTL_REACHED, Reason.POD_FINISHED}
+"""What takes away bindings while the end is being written."""
 
 
 AWAKE = objects.AWAKE

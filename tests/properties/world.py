@@ -140,13 +140,13 @@ class World:
             patch.get("metadata", {}).pop("resourceVersion", None)
             return self._store(kind, _merge(old, patch))
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
+    async def delete(self, path: str, *, uid: str) -> Json:
         kind, namespace, name, _ = self._parse(path)
         await asyncio.sleep(0)
         with self._request():
             found = self.objects.get((kind, namespace, name))
             if found is None:
-                return None
+                return {"kind": "Status"}
             if found["metadata"]["uid"] != uid:
                 raise ApiError(409, "Conflict", "uid differs")
             return self.remove(kind, namespace, name) or {"kind": "Status"}

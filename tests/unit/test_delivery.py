@@ -47,7 +47,7 @@ def test_a_name_stays_one_part_of_a_path() -> None:
 class Forbidden(World):
     """A world in which the operator's rights in shop are gone already."""
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
+    async def delete(self, path: str, *, uid: str) -> Json:
         if "/namespaces/shop/secrets" in path:
             raise ApiError(403, "Forbidden", "no RoleBinding any more")
         return await super().delete(path, uid=uid)

@@ -26,14 +26,12 @@ _logger = logging.getLogger(__name__)
 
 TRIES: Final = 8
 """After so many, some 6 s, a revocation is said to have failed; it is tried again for ever all the same."""
-DISABLED_WITHIN: Final = timedelta(seconds=1)
-"""How long the disabling of a credential may take, and keep its revocation waiting, which relies on nothing of it."""
-_IRREVERSIBLE: Final = frozenset(
-    {Reason.TASK_RELEASED, Reason.TTL_REACHED, Reason.POD_FINISHED, Reason.REQUEST_DELETED}
-)
-"""What nobody can undo, so whoever reads it after a crash ends the grant for it again.
+DISABLED_WITHIN: Final = timedelta(seconds=2)
+"""How long disabling a grant may hold up the rest of its end."""
+_IRREVERSIBLE: Final = frozenset({Reason.TASK_RELEASED, Reason.TTL_REACHED, Reason.POD_FINISHED})
+"""What was read and nobody can undo, so whoever reads it after a crash ends the grant for it again.
 
-A policy may be set back, a beat may come, a pod may get its label back, a container's death may be told otherwise.
+A policy may be set back, a beat may come, a pod may get its label back, a request may only not have been read yet.
 """
 _SEVERITIES: Final[dict[Reason, Literal["Normal", "Warning"]]] = {
     Reason.POLICY_CHANGED: "Warning",
@@ -52,7 +50,7 @@ class Endings:
         self._failed: set[str] = set()
         """Uids of grants whose revocation was said to have failed, until they are let go."""
         self._disabled: set[str] = set()
-        """Uids of grants whose credential was to be made useless, once each, until they are let go."""
+        """Uids of grants whose credential authorizes nothing any more, until they are let go."""
         self._gave_way: set[str] = set()
         """Uids of grants that have let others go first, until they are let go."""
 
@@ -72,17 +70,18 @@ class Endings:
         return ended
 
     async def disable(self, grant: TaskGrant) -> None:
-        """Tries once to make a grant's credential useless; where that fails its revocation, which follows, does it."""
+        """Tries to take away what a grant is authorized by, unless that is done; its revocation tries again."""
         uid, issuer = grant.metadata.uid, self._backends.issuer(grant.spec.order)
         if uid in self._disabled:
             return
-        self._disabled.add(uid)
         try:
             async with asyncio.timeout(DISABLED_WITHIN.total_seconds()):
                 await issuer.disable(grant.spec.plan, grant.status.made)
         except (AccessError, TimeoutError) as error:
             why = str(error) or f"no answer within {DISABLED_WITHIN.total_seconds():.0f} s"
             _logger.info("%s: not disabled ahead of its revocation: %s", Key.of(grant.metadata), why)
+        else:
+            self._disabled.add(uid)
 
     def gives_way(self, grant: TaskGrant) -> bool:
         """Whether others are disabled first; once, for what cannot be disabled is revoked, account and all."""
@@ -112,7 +111,7 @@ class Endings:
         if not grant.metadata.terminating:
             path = paths.item("TaskGrant", grant.metadata.namespace, grant.metadata.name)
             answer = await self._backends.api.delete(path, uid=grant.metadata.uid)
-            if answer is None or answer.get("kind") != "TaskGrant":
+            if answer.get("kind") != "TaskGrant":
                 return await self._read_again(grant, progress)
             self._backends.cache.grants.put(TaskGrant.model_validate(answer))
         return progress
@@ -120,6 +119,7 @@ class Endings:
     async def revoke(self, step: Revoke, progress: Progress) -> Progress:
         """Unmakes credential and delivery side by side; both run to their end, then the first failure is raised."""
         grant, backends = step.grant, self._backends
+        await self.disable(grant)
         unmade = backends.issuer(grant.spec.order).revoke(grant.spec.plan, grant.status.made)
         proof, _ = await both(in_time(unmade, Reason.REVOCATION_PENDING), self._deliveries.take_away(grant))
         return learnt(progress, proof=proof)
@@ -132,6 +132,8 @@ class Endings:
         reason, message = word(grant.status.end.reason) or Reason.GRANT_DELETED, grant.status.end.message
         took = (backends.clock() - grant.status.end.at).total_seconds()
         await self._write_down(history.REVOKED, grant, f"{reason}; proof: {step.proof}", end=reason, took=took)
+        for known in (self._failed, self._disabled, self._gave_way):
+            known.discard(grant.metadata.uid)
         request = backends.request_of(grant)
         if request is not None:
             await backends.write_request_status(request, status.of_ended(request, reason, message, backends.clock()))
@@ -150,8 +152,6 @@ class Endings:
             finally:
                 backends.cache.let_go.discard(grant.metadata.uid)
             backends.cache.grants.remove(key, grant.metadata.uid)
-        for known in (self._failed, self._disabled, self._gave_way):
-            known.discard(grant.metadata.uid)
         backends.metrics.revoked(reason, step.proof, took)
         about = (
             request.metadata

@@ -24,8 +24,8 @@ class Found(NamedTuple):
 class Issuer(Protocol):
     """Makes one kind of credential, and unmakes it.
 
-    Methods raise AccessError and nothing else; no message holds a secret. A call that takes longer than a minute, or
-    a second of `disable`, is cancelled, wherever it is: so each may find what an earlier one has left half done.
+    Methods raise AccessError and nothing else; no message holds a secret. A call that takes longer than a minute, and
+    `disable` sooner, is cancelled, wherever it is: so each may find what an earlier one has left half done.
     """
 
     @property
@@ -51,15 +51,16 @@ class Issuer(Protocol):
         ...
 
     async def disable(self, plan: Plan, made: Sequence[MadeObject]) -> None:
-        """Makes the credential useless at once, open sessions included, unproved; succeeds if nothing is there.
+        """Takes away what the credential is authorized by, unproved, ahead of all else; succeeds if nothing is there.
 
-        `revoke` follows, and relies on nothing that it did. Does nothing where `revoke` is as quick.
+        It is tried before each `revoke`, and may be nothing where that is as quick.
         """
         ...
 
     async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
-        """Unmakes whatever the plan names and gives the proof that it is gone; succeeds if nothing is there.
+        """Unmakes the rest and gives the proof that whatever the plan names is gone; succeeds if nothing is there.
 
+        What `disable` has failed to take away, it takes away too, before it says that it was there and is tried again.
         `made` says with which uids; what it does not list is looked up by name.
         """
         ...

@@ -6,7 +6,7 @@ import base64
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Any, Final
 
 import orjson
@@ -115,18 +115,18 @@ class KubernetesIssuer:
         """Deletes the bindings."""
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
-        bindings = [entry for entry in plan.kubernetes.objects if entry.kind in ("RoleBinding", "ClusterRoleBinding")]
+        bindings = filter(_binds, plan.kubernetes.objects)
         await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in bindings))
 
     async def revoke(self, plan: Plan, made: Sequence[MadeObject]) -> Proof:
-        """Deletes bindings, roles, account and timer side by side, then reads that each that was there is gone."""
+        """Deletes roles, account and timer side by side, then reads that they and the bindings are gone."""
         assert plan.kubernetes is not None
         uids, owner = _uids(made), _owner(plan.kubernetes)
-        objects = [*reversed(plan.kubernetes.objects), plan.kubernetes.account]
+        objects = [*plan.kubernetes.objects, plan.kubernetes.account]
         objects += [plan.kubernetes.timer] if plan.kubernetes.timer is not None else []
-        found = await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in objects))
-        there = [entry for entry, was_there in zip(objects, found, strict=True) if was_there]
-        await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in there))
+        unbound = filterfalse(_binds, objects)
+        await all_of(*(self._objects.remove(owner, entry, uids.get(_key(entry))) for entry in unbound))
+        await all_of(*(self._objects.prove_absent(owner, entry, uids.get(_key(entry))) for entry in objects))
         return "Absent"
 
     async def found(self) -> AsyncIterator[Found]:
@@ -147,8 +147,8 @@ class KubernetesIssuer:
         """Deletes one object by its uid, then reads that it is gone."""
         owner, made = found
         entry = _planned(made.kind, made.namespace, made.name)
-        if await self._objects.remove(owner, entry, made.uid):
-            await self._objects.prove_absent(owner, entry, made.uid, alone=True)
+        await self._objects.remove(owner, entry, made.uid)
+        await self._objects.prove_absent(owner, entry, made.uid, alone=True)
         return "Absent"
 
     async def _account_and_token(self, order: Order, plan: KubernetesPlan) -> Credential:
@@ -221,6 +221,10 @@ def _role_and_binding(order: Order, index: int, scope: Scope) -> tuple[PlannedOb
         _planned(f"{prefix}Role", scope.namespace, name),
         _planned(f"{prefix}RoleBinding", scope.namespace, name),
     )
+
+
+def _binds(entry: PlannedObject) -> bool:
+    return entry.kind in ("RoleBinding", "ClusterRoleBinding")
 
 
 def _uids(made: Sequence[MadeObject]) -> dict[tuple[str, str | None, str], str]:

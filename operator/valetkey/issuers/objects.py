@@ -69,10 +69,10 @@ class Objects:
             raise refusal(error, entry) from error
         return _made(entry, found)
 
-    async def remove(self, owner: str, entry: PlannedObject, uid: str | None) -> bool:
-        """Deletes an object, by the uid that was recorded or else the one that is found; False if there was none."""
+    async def remove(self, owner: str, entry: PlannedObject, uid: str | None) -> None:
+        """Deletes an object, by the uid that was recorded or else the one that is found."""
         try:
-            return await self._delete(owner, entry, uid)
+            await self._delete(owner, entry, uid)
         except ApiError as error:
             raise held_up(error, entry) from error
 
@@ -123,18 +123,16 @@ class Objects:
                 # Gone in between: it is tried again.
                 raise (error if missing.not_found else missing) from error
 
-    async def _delete(self, owner: str, entry: PlannedObject, uid: str | None) -> bool:
-        """False where there was nothing, which is the proof; all else is to be read again."""
+    async def _delete(self, owner: str, entry: PlannedObject, uid: str | None) -> None:
         uid = uid or await self._uid(owner, entry, None)
         if uid is None:
-            return False
+            return
         try:
-            return await self._api.delete(paths.item(entry.kind, entry.namespace, entry.name), uid=uid) is not None
+            await self._api.delete(paths.item(entry.kind, entry.namespace, entry.name), uid=uid)
         except ApiError as error:
             # Another uid under that name: the proof looks at what it is.
             if not (error.conflict or await self._gone_with_namespace(entry, error)):
                 raise
-            return True
 
     async def _uid(self, owner: str, entry: PlannedObject, known: str | None) -> str | None:
         """The uid of an object if it is the owner's: by its label or, where that was taken off, by the `known` uid."""

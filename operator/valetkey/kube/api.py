@@ -101,10 +101,10 @@ class Api(Protocol):
         """Merges into an object (RFC 7396)."""
         ...
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
+    async def delete(self, path: str, *, uid: str) -> Json:
         """Deletes the object of that uid; one that is gone already is no error, one of another uid is a conflict.
 
-        Gives the object where a finalizer keeps it, else a Status; None where nothing was there.
+        Gives the object where a finalizer keeps it, else a Status.
         """
         ...
 

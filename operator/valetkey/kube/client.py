@@ -59,8 +59,8 @@ class Client:
         """Merges into an object."""
         return await self._send("PATCH", path, body, content_type=_MERGE)
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
-        """Deletes the object of that uid; None where nothing was there."""
+    async def delete(self, path: str, *, uid: str) -> Json:
+        """Deletes the object of that uid."""
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -72,7 +72,7 @@ class Client:
         except ApiError as error:
             if not error.not_found:
                 raise
-            return None
+            return {"kind": "Status", "status": "Success"}
 
     async def list(self, path: str, *, metadata_only: bool = False, selector: str = "") -> AsyncIterator[Json]:
         """Every object of a collection, a page at a time; raises RewoundError too."""

@@ -10,7 +10,7 @@ from tests.properties.world import World
 from valetkey.cli import uninstall
 from valetkey.controller.surroundings import STALE
 from valetkey.kinds.base import REVOKE_FINALIZER
-from valetkey.kube.api import ApiError, Json
+from valetkey.kube.api import ApiError
 
 BINDING = "request-attest.valetkey.dev"
 
@@ -37,7 +37,7 @@ async def test_what_was_being_granted_meanwhile_goes_too(monkeypatch: pytest.Mon
     world = guarded()
     delete = world.delete
 
-    async def late(path: str, *, uid: str) -> Json | None:
+    async def late(path: str, *, uid: str) -> dict[str, object]:
         answer = await delete(path, uid=uid)
         if BINDING in path:
             world.add("TaskGrant", {"metadata": {"name": "late", "namespace": "agents"}})

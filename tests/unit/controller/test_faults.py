@@ -47,7 +47,7 @@ class Faulty(World):
     async def patch(self, path: str, body: Json) -> Json:
         return await self._through(f"PATCH {path}", super().patch(path, body))
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
+    async def delete(self, path: str, *, uid: str) -> Json:
         return await self._through(f"DELETE {path}", super().delete(path, uid=uid))
 
     async def write(self, reason: str, **fields: Any) -> None:

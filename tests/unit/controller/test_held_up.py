@@ -27,7 +27,7 @@ class Down(World):
             raise ApiError(500, "InternalError", "down")
         return await super().create(path, body)
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
+    async def delete(self, path: str, *, uid: str) -> Json:
         if "delete" in self.failing and "/rolebindings/" in path:
             raise ApiError(0, "NoAnswer", "down")
         return await super().delete(path, uid=uid)
@@ -46,7 +46,7 @@ class Down(World):
 class Refusing(Down):
     """A world in which something refuses that bindings are deleted."""
 
-    async def delete(self, path: str, *, uid: str) -> Json | None:
+    async def delete(self, path: str, *, uid: str) -> Json:
         if "/rolebindings/" in path:
             raise ApiError(403, "Forbidden", "admission webhook says no")
         return await super().delete(path, uid=uid)

@@ -232,7 +232,7 @@ async def test_an_end_that_another_replica_wrote_wakes_who_works_for_it_when_it_
 
 async def test_an_end_whose_deletion_is_refused_ends_who_works_for_it_all_the_same() -> None:
     class Undeletable(World):
-        async def delete(self, path: str, *, uid: str) -> Json | None:
+        async def delete(self, path: str, *, uid: str) -> Json:
             if path.endswith("/taskgrants/plan"):
                 raise ApiError(503, "ServiceUnavailable", "not now")
             return await super().delete(path, uid=uid)

@@ -141,7 +141,7 @@ async def test_an_object_made_again_under_the_name_is_looked_at_anew() -> None:
 
 async def test_one_that_cannot_be_removed_keeps_no_other_from_going() -> None:
     class Stubborn(World):
-        async def delete(self, path: str, *, uid: str) -> Json | None:
+        async def delete(self, path: str, *, uid: str) -> Json:
             if "/rolebindings/" in path:
                 raise ApiError(403, "Forbidden", "no rights there")
             return await super().delete(path, uid=uid)
@@ -248,7 +248,7 @@ async def test_an_issuer_whose_backend_is_away_keeps_no_other_from_being_swept(e
 
 async def test_what_was_made_again_under_an_orphans_name_is_not_removed_with_it() -> None:
     class Quick(World):
-        async def delete(self, path: str, *, uid: str) -> Json | None:
+        async def delete(self, path: str, *, uid: str) -> Json:
             answer = await super().delete(path, uid=uid)
             orphan(self, "RoleBinding", "shop", f"valetkey-{OWNER}-0")
             return answer
@@ -309,7 +309,7 @@ async def test_a_tenants_thousands_are_not_all_in_memory_and_hide_nothing_elsewh
     class Noting(World):
         deleted: tuple[str, ...] = ()
 
-        async def delete(self, path: str, *, uid: str) -> Json | None:
+        async def delete(self, path: str, *, uid: str) -> Json:
             self.deleted += (path,)
             return await super().delete(path, uid=uid)
 
@@ -327,7 +327,7 @@ async def test_thousands_that_cannot_be_removed_are_not_tried_again_before_the_n
     class Stubborn(World):
         tries = 0
 
-        async def delete(self, path: str, *, uid: str) -> Json | None:
+        async def delete(self, path: str, *, uid: str) -> Json:
             self.tries += 1
             raise ApiError(403, "Forbidden", "no rights there")
 

@@ -180,7 +180,7 @@ async def test_a_deletion_demands_the_uid() -> None:
 
 async def test_the_deletion_of_what_is_gone_is_done() -> None:
     async with serving(refusing(404, a_status("NotFound"))) as (_, client):
-        assert await client.delete(f"{PATH}/one", uid="u") is None
+        assert (await client.delete(f"{PATH}/one", uid="u"))["kind"] == "Status"
 
 
 async def test_the_deletion_of_another_object_of_that_name_is_a_conflict() -> None:
