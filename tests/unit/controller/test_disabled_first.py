@@ -219,3 +219,25 @@ async def test_an_end_waits_for_what_disables_it_no_longer_than_it_may(
     assert not world.of("TaskGrant")
     assert not world.of("RoleBinding")
     assert not world.live_tokens()
+
+
+@pytest.mark.parametrize("kind", ["rolebindings", "roles", "serviceaccounts"])
+async def test_that_a_deletion_finds_nothing_is_no_proof_where_a_webhook_says_so(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = a_world()
+    process = await granted(world)
+    delete = world.delete
+
+    async def refused(path: str, *, uid: str) -> Json:
+        return {"kind": "Status"} if f"/{kind}/" in path else await delete(path, uid=uid)
+
+    end(world, "outcome")
+    with monkeypatch.context() as trouble:
+        trouble.setattr(world, "delete", refused)
+        await run(process)
+        assert world.of("TaskGrant"), "what is there yet is found there"
+    for _ in range(2):  # taken away, and then proved
+        await run(process)
+    for left in ("TaskGrant", "RoleBinding", "Role", "ServiceAccount"):
+        assert not world.of(left), left
