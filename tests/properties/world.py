@@ -93,14 +93,12 @@ class World:
     async def get(self, path: str) -> Json:
         kind, namespace, name, _ = self._parse(path)
         assert kind != "Secret", "the operator may not read Secrets"
-        await asyncio.sleep(0)  # whoever works beside has its turn, here and below
-        with self._request():
+        async with self._request():
             return self._found(kind, namespace, name)
 
     async def create(self, path: str, body: Json) -> Json:
         kind, namespace, name, sub = self._parse(path)
-        await asyncio.sleep(0)
-        with self._request():
+        async with self._request():
             if sub == "token":
                 return self._token(self._found("ServiceAccount", namespace, name))
             if kind == "Event":
@@ -111,8 +109,7 @@ class World:
 
     async def replace(self, path: str, body: Json) -> Json:
         kind, namespace, name, _ = self._parse(path)
-        await asyncio.sleep(0)
-        with self._request():
+        async with self._request():
             old = self._found(kind, namespace, name)
             if kind in ("Leader", "Ledger"):
                 if body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
@@ -125,8 +122,7 @@ class World:
 
     async def patch(self, path: str, body: Json) -> Json:
         kind, namespace, name, sub = self._parse(path)
-        await asyncio.sleep(0)
-        with self._request():
+        async with self._request():
             old = self._found(kind, namespace, name)
             wanted = body.get("metadata", {})
             for field in ("uid", "resourceVersion"):
@@ -142,8 +138,7 @@ class World:
 
     async def delete(self, path: str, *, uid: str) -> Json:
         kind, namespace, name, _ = self._parse(path)
-        await asyncio.sleep(0)
-        with self._request():
+        async with self._request():
             found = self.objects.get((kind, namespace, name))
             if found is None:
                 return {"kind": "Status"}
@@ -175,8 +170,7 @@ class World:
             await asyncio.sleep(0.01)
 
     async def write(self, reason: str, **fields: Any) -> None:
-        await asyncio.sleep(0)
-        with self._request():
+        async with self._request():
             self.records.append({"reason": str(reason), **fields})
 
     def demand_room(self) -> None:
@@ -309,7 +303,8 @@ class _Request:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def __enter__(self) -> None:
+    async def __aenter__(self) -> None:
+        await asyncio.sleep(0)  # whoever works beside has its turn
         world = self._world
         if world.dead:
             raise Crash
@@ -323,7 +318,7 @@ class _Request:
             if status:
                 raise ApiError(status, {409: "Conflict", 429: "TooManyRequests"}.get(status, "InternalError"), "fault")
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         world = self._world
         if world.fuse is not None and world.fuse <= 0:
             world.dead = True
