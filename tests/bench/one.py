@@ -68,13 +68,16 @@ async def _valetkey(rig: Rig, name: str, pod: Json, token: str, secrets: Watcher
 
 
 async def bare(
-    rig: Rig, name: str, pod: Json, token: str, secrets: Watcher, *, reversible: bool = False
+    rig: Rig, name: str, pod: Json, token: str, answers: Watcher, *, sealed: bool = False, reversible: bool = False
 ) -> tuple[float, float]:
-    """Milliseconds from request to credential and from outcome to refusal of one chain of the bare client."""
+    """Milliseconds from request to credential and from outcome to refusal of one chain of the bare client.
+
+    `answers` sees its Secret, or what is `sealed` in its status.
+    """
     body = copied(request(name, pod, token))
     sent = time.perf_counter()
-    credential, uids = await rig.bare.begin(name, body, grant(name, pod), pod)
-    seen, _ = await secrets.when(name)
+    credential, uids = await rig.bare.begin(name, body, grant(name, pod), pod, sealed=sealed)
+    seen, _ = await answers.when(name)
     await asyncio.sleep(0.05)
     await rig.server.status(f"/api/v1/namespaces/{AGENTS}", credential)
     refused = asyncio.create_task(rig.server.refused(credential))

@@ -14,8 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import valetkey
-from tests.bench.one import GRANTS, removed
-from tests.bench.requests import copied, grant, request
+from tests.bench.one import GRANTS, bare, removed
 from tests.bench.rig import Rig, spread
 from tests.bench.server import AGENTS, SHOP, Watcher
 from tests.cluster.api import Json
@@ -106,7 +105,7 @@ async def measure(rig: Rig, number: int, begin: Begin = straight, prefix: str = 
             await gone.when(name)
             times["ready"].append(ready)
             times["dead"].append(dead)
-            ready, dead = await _bare(rig, f"bare-{prefix}-{index}", pod, token, seen)
+            ready, dead = await bare(rig, f"bare-{prefix}-{index}", pod, token, seen, sealed=True)
             times["bare ready"].append(ready)
             times["bare dead"].append(dead)
     return times
@@ -216,18 +215,6 @@ async def block(rig: Rig, begin: Begin, where: Path, task: str) -> tuple[float, 
         await asyncio.sleep(0)
         left = time.perf_counter()
     return (usable - entered) * 1000, (await refused - left) * 1000, name
-
-
-async def _bare(rig: Rig, name: str, pod: Json, token: str, seen: Watcher) -> tuple[float, float]:
-    body = copied(request(name, pod, token))
-    sent = time.perf_counter()
-    credential, uids = await rig.bare.begin(name, body, grant(name, pod), pod, sealed=True)
-    at, _ = await seen.when(name)
-    await asyncio.sleep(0.05)
-    await rig.server.status(READS, credential)
-    refused = asyncio.create_task(rig.server.refused(credential, READS))
-    ended = await rig.bare.end(name, uids, pod)
-    return (at - sent) * 1000, (await refused - ended) * 1000
 
 
 def _answered(kind: str, body: Json) -> str | None:
